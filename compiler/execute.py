@@ -1,0 +1,122 @@
+"""Linear maps and population graphs in torch: batched, on any device, exact where it must be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import final
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everybody knows
+from torch import Tensor
+
+from lapilli.compiler.linear import Conv, Dense, Diagonal, LinearMap, Sparse
+from lapilli.compiler.populations import PopulationGraph
+
+
+@contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """Switch off everything that computes float32 sums inexactly: TF32, bfloat16, Winograd."""
+    precision = torch.get_float32_matmul_precision()
+    tf32 = torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = tf32
+
+
+@final
+class TorchMap:
+    """A LinearMap ready to be applied to batches (N, *in_shape) in one dtype on one device."""
+
+    def __init__(self, linear: LinearMap, dtype: torch.dtype, device: torch.device):
+        self._map = linear
+        self._apply = _APPLY[type(linear)](linear, dtype, device)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, *in_shape) -> (N, *out_shape)."""
+        x = x.reshape(len(x), *self._map.in_shape)
+        return self._apply(x).reshape(len(x), *self._map.out_shape)
+
+
+_Apply = Callable[[Tensor], Tensor]
+
+
+def as_tensor(values: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor with its own memory; parameters of the compiler are read-only."""
+    return torch.tensor(np.asarray(values), dtype=dtype, device=device)
+
+
+def _diagonal(linear: Diagonal, dtype: torch.dtype, device: torch.device) -> _Apply:
+    weight = as_tensor(linear.weight, dtype, device)
+    return lambda x: x * weight
+
+
+def _dense(linear: Dense, dtype: torch.dtype, device: torch.device) -> _Apply:
+    weight = as_tensor(linear.weight, dtype, device)
+    return lambda x: F.linear(x.flatten(1), weight)
+
+
+def _sparse(linear: Sparse, dtype: torch.dtype, device: torch.device) -> _Apply:
+    coo = linear.to_sparse().tocoo()
+    index = torch.tensor(np.stack([coo.row, coo.col]), dtype=torch.int64, device=device)
+    matrix = torch.sparse_coo_tensor(
+        index, as_tensor(coo.data, dtype, device), (linear.out_size, linear.in_size)
+    ).coalesce()
+    return lambda x: torch.sparse.mm(matrix, x.flatten(1).t()).t()
+
+
+def _conv(linear: Conv, dtype: torch.dtype, device: torch.device) -> _Apply:
+    weight = as_tensor(linear.weight, dtype, device)
+    (top, bottom), (left, right) = linear.margins()
+    symmetric = top == bottom >= 0 and left == right >= 0
+    settings = {"stride": linear.stride, "dilation": linear.dilation, "groups": linear.groups}
+
+    def apply(x: Tensor) -> Tensor:
+        if symmetric:
+            return F.conv2d(x, weight, padding=(top, left), **settings)
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, **settings)
+
+    return apply
+
+
+_APPLY: dict[type[LinearMap], Callable[..., _Apply]] = {
+    Diagonal: _diagonal,
+    Dense: _dense,
+    Sparse: _sparse,
+    Conv: _conv,
+}
+
+
+@final
+class FloatExecutor:
+    """Runs a PopulationGraph in float32: what the legalised network computes before conversion."""
+
+    def __init__(self, graph: PopulationGraph, device: torch.device):
+        self._graph = graph
+        self._maps = {id(c): TorchMap(c.map, torch.float32, device) for c in graph.connections}
+        self._bias = {
+            p.name: as_tensor(p.bias, torch.float32, device) for p in graph.populations
+        }
+
+    def run(self, x: Tensor) -> dict[str, Tensor]:
+        """Activity of every population, (N, *shape)."""
+        activity: dict[str, Tensor] = {}
+        for p in self._graph.populations:
+            if p.role == "input":
+                activity[p.name] = x
+                continue
+            drive = sum(
+                (
+                    self._maps[id(c)](activity[c.source]).reshape(len(x), *p.shape)
+                    for c in self._graph.into(p.name)
+                ),
+                self._bias[p.name],
+            )
+            activity[p.name] = drive.clamp_min(0) if p.role == "relu" else drive
+        return activity

@@ -1,0 +1,43 @@
+"""Every layer the compiler knows: one file per family, one row per way of building a node.
+
+To add a layer, write its node, `build` and `lower` in a file here and name its rule in TABLE.
+"""
+
+from __future__ import annotations
+
+from lapilli.compiler.ir import Node
+from lapilli.compiler.layers.activation import RELU
+from lapilli.compiler.layers.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, SUBTRACT
+from lapilli.compiler.layers.convolution import CONV2D
+from lapilli.compiler.layers.dense import LINEAR
+from lapilli.compiler.layers.pooling import ADAPTIVE_AVERAGE_POOL, AVERAGE_POOL, MEAN
+from lapilli.compiler.layers.rescale import BATCH_NORM
+from lapilli.compiler.layers.rule import LayerRule
+from lapilli.compiler.layers.shape import PAD, RESHAPE, SLICE, ZERO_PAD
+from lapilli.compiler.layers.vanishing import DROPOUT, IDENTITY
+
+TABLE: tuple[LayerRule, ...] = (
+    CONV2D,
+    LINEAR,
+    BATCH_NORM,
+    RELU,
+    AVERAGE_POOL,
+    ADAPTIVE_AVERAGE_POOL,
+    MEAN,
+    RESHAPE,
+    SLICE,
+    PAD,
+    ZERO_PAD,
+    ADD,
+    SUBTRACT,
+    MULTIPLY,
+    DIVIDE,
+    NEGATE,
+    DROPOUT,
+    IDENTITY,
+)
+
+MEANING: dict[type[Node], LayerRule] = {
+    rule.node: rule for rule in TABLE if rule.node is not None
+}
+"""The rule that says what a node computes."""

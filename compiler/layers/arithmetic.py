@@ -1,0 +1,125 @@
+"""Sums of tensors (residual connections), and arithmetic with constants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from lapilli.compiler.compose import Affine
+from lapilli.compiler.ir import Node
+from lapilli.compiler.layers.rescale import rescale
+from lapilli.compiler.layers.rule import Call, LayerRule, Operand, real
+from lapilli.compiler.linear import Array, Diagonal, frozen
+
+
+@final
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sum(Node):
+    """input + alpha * other, two tensors of equal shape."""
+
+    alpha: float
+
+
+def _constant(call: Call, value: Any) -> Array:
+    """A scalar or tensor constant without its batch dimension."""
+    array = real(np.asarray(value))
+    if array.ndim > len(call.shape) and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim > len(call.shape):
+        raise call.refuse(
+            "a constant is the same for every image", array.shape, call.shape, "Drop its batch."
+        )
+    return array
+
+
+def _add(call: Call, *, input: Any, other: Any, alpha: float = 1.0) -> Node:  # noqa: A002
+    if isinstance(input, Operand) and isinstance(other, Operand):
+        if input.shape != other.shape:
+            raise call.refuse(
+                "tensors of equal shape are added",
+                f"{input.shape} + {other.shape}",
+                "equal shapes",
+                "Bring both to one shape before the sum.",
+            )
+        return Sum(
+            name=call.name,
+            inputs=(input.name, other.name),
+            shape=call.shape,
+            where=call.where,
+            alpha=float(alpha),
+        )
+    if isinstance(input, Operand):
+        return rescale(call, input, np.ones(()), float(alpha) * _constant(call, other))
+    return rescale(call, other, np.full((), float(alpha)), _constant(call, input))
+
+
+def _subtract(call: Call, *, input: Any, other: Any, alpha: float = 1.0) -> Node:  # noqa: A002
+    return _add(call, input=input, other=other, alpha=-float(alpha))
+
+
+def _multiply(call: Call, *, input: Any, other: Any) -> Node:  # noqa: A002
+    if isinstance(input, Operand) and isinstance(other, Operand):
+        raise call.refuse(
+            "a neuron weighs activities by constants",
+            "a product of two activities",
+            "tensor * constant",
+            "Products such as squeeze-and-excitation have no spiking form here: remove the gate.",
+        )
+    operand, factor = (input, other) if isinstance(input, Operand) else (other, input)
+    return rescale(call, operand, _constant(call, factor), np.zeros(()))
+
+
+def _divide(call: Call, *, input: Any, other: Any) -> Node:  # noqa: A002
+    if isinstance(other, Operand):
+        raise call.refuse(
+            "a neuron weighs activities by constants",
+            "a division by an activity",
+            "tensor / constant",
+            "Divide by constants only.",
+        )
+    return rescale(call, input, 1.0 / _constant(call, other), np.zeros(()))
+
+
+def _negate(call: Call, *, input: Operand) -> Node:  # noqa: A002
+    return rescale(call, input, np.full((), -1.0), np.zeros(()))
+
+
+def _lower_sum(node: Sum, operands: tuple[Affine, ...]) -> Affine:
+    left, right = operands
+    if node.alpha != 1.0:
+        right = right.through(Diagonal(frozen(np.full((), node.alpha)), node.shape, node.shape))
+    return left.plus(right)
+
+
+_TWO = ("input", "other")
+_SCALED = ("input", "other", "alpha")
+
+ADD = LayerRule(
+    build=_add,
+    node=Sum,
+    lower=_lower_sum,
+    functions={"operator.add": _TWO, "operator.iadd": _TWO, "torch.add": _SCALED},
+    methods={"add": _SCALED, "add_": _SCALED},
+)
+SUBTRACT = LayerRule(
+    build=_subtract,
+    functions={"operator.sub": _TWO, "operator.isub": _TWO, "torch.sub": _SCALED},
+    methods={"sub": _SCALED, "sub_": _SCALED},
+)
+MULTIPLY = LayerRule(
+    build=_multiply,
+    functions={"operator.mul": _TWO, "operator.imul": _TWO, "torch.mul": _TWO},
+    methods={"mul": _TWO, "mul_": _TWO},
+)
+DIVIDE = LayerRule(
+    build=_divide,
+    functions={"operator.truediv": _TWO, "operator.itruediv": _TWO, "torch.div": _TWO},
+    methods={"div": _TWO, "div_": _TWO},
+)
+NEGATE = LayerRule(
+    build=_negate,
+    functions={"operator.neg": ("input",), "torch.neg": ("input",)},
+    methods={"neg": ("input",)},
+)

@@ -1,0 +1,95 @@
+"""Conv2d."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from lapilli.compiler.compose import Affine
+from lapilli.compiler.ir import Node, Shape
+from lapilli.compiler.layers.rule import Call, LayerRule, Operand, pair, real
+from lapilli.compiler.linear import Array, Conv, frozen
+
+
+@final
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Conv2d(Node):
+    """weight (O, C / groups, kH, kW); bias (O,); padding (top, left) of zeros; no bias is zeros."""
+
+    weight: Array
+    bias: Array
+    in_shape: Shape
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+    def map(self) -> Conv:
+        """The convolution without its bias."""
+        return Conv(
+            frozen(self.weight),
+            self.in_shape,
+            self.shape,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+        )
+
+
+def _build(
+    call: Call,
+    *,
+    input: Operand,  # noqa: A002 - torch's own parameter name
+    weight: Array,
+    bias: Array | None = None,
+    stride: int | tuple[int, ...] = 1,
+    padding: int | tuple[int, ...] | str = 0,
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+) -> Node:
+    if padding_mode != "zeros":
+        raise call.refuse(
+            "padding is with zeros", padding_mode, "zeros", "Use padding_mode='zeros'."
+        )
+    if len(input.shape) != 3:
+        raise call.refuse(
+            "a 2-D convolution reads (C, H, W)", input.shape, "(C, H, W)", "Keep the batch axis."
+        )
+    taps, spread = weight.shape[2:], pair(dilation)
+    if padding == "same":  # torch puts the odd zero after the image
+        before = (spread[0] * (taps[0] - 1) // 2, spread[1] * (taps[1] - 1) // 2)
+    elif isinstance(padding, str):
+        before = (0, 0)
+    else:
+        before = pair(padding)
+    return Conv2d(
+        name=call.name,
+        inputs=(input.name,),
+        shape=call.shape,
+        where=call.where,
+        weight=real(weight),
+        bias=real(bias, len(weight)),
+        in_shape=input.shape,
+        stride=pair(stride),
+        padding=before,
+        dilation=spread,
+        groups=groups,
+    )
+
+
+def _lower(node: Conv2d, operands: tuple[Affine, ...]) -> Affine:
+    return operands[0].through(node.map()).shifted(node.bias[:, None, None])
+
+
+_PARAMETERS = ("weight", "bias", "stride", "padding", "dilation", "groups")
+
+CONV2D = LayerRule(
+    build=_build,
+    node=Conv2d,
+    lower=_lower,
+    modules={"torch.nn.Conv2d": (*_PARAMETERS, "padding_mode")},
+    functions={"torch.nn.functional.conv2d": ("input", *_PARAMETERS)},
+    macs=lambda node: node.map().dense_macs,
+)

@@ -1,0 +1,99 @@
+"""How one kind of layer enters the compiler: what it is called, what it becomes, what it computes.
+
+A layer lives in one file of this folder: its node, how a call becomes the node (`build`), and its
+affine meaning (`lower`). The frontend hands over calls with their arguments already resolved, so
+no layer imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+
+from lapilli.compiler.compose import Affine
+from lapilli.compiler.errors import UnsupportedOperatorError
+from lapilli.compiler.ir import Node, Shape
+from lapilli.compiler.linear import Array
+from lapilli.compiler.populations import Role
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """A tensor that depends on the network's input; shape without the batch dimension."""
+
+    name: str
+    shape: Shape
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call in the user's forward: the name it gets, what was called, where, its result."""
+
+    name: str
+    called: str
+    shape: Shape
+    where: str
+    batch: int
+
+    def refuse(self, rule: str, found: object, allowed: object, remedy: str) -> Exception:
+        """The error that says why this very call has no lowering."""
+        place = f"{self.name} ({self.called}) at {self.where}"
+        return UnsupportedOperatorError(place, rule, found=found, allowed=allowed, remedy=remedy)
+
+
+Build = Callable[..., "Node | Operand"]
+"""build(call, **parameters): the node, or an operand where the call changes nothing."""
+Lower = Callable[[Any, tuple[Affine, ...]], Affine]
+"""lower(node, operands): the node's value as a sum of linear maps of populations."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LayerRule:
+    """One row of the table of layers.
+
+    node: the node class that `build` makes (None: the layer vanishes); modules, functions,
+    methods: full name -> names of its attributes or positional parameters, as `build` takes them
+    ("input" and "other" are operands); role: set if the layer starts a population instead of
+    being linear; macs: multiply-accumulates of the float layer for one image.
+    """
+
+    build: Build
+    node: type[Node] | None = None
+    lower: Lower | None = None
+    role: Role | None = None
+    modules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    functions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    methods: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    macs: Callable[[Any], int] = lambda node: 0
+
+
+def pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    """(height, width) from an int or a sequence of one or two."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    return (int(values[0]), int(values[-1]))
+
+
+def real(values: Array | None, size: int | None = None) -> Array:
+    """Float64 parameters; zeros of `size` where the layer has none."""
+    if values is None:
+        return np.zeros(size or 0)
+    return np.asarray(values, dtype=np.float64)
+
+
+def axis_of(call: Call, dimension: int, shape: Shape) -> int:
+    """Index into a batchless shape of a tensor dimension; the batch itself is refused."""
+    axis = (dimension if dimension >= 0 else dimension + len(shape) + 1) - 1
+    if not 0 <= axis < len(shape):
+        raise call.refuse(
+            "images are independent of each other",
+            f"dimension {dimension}",
+            "dimensions within one image",
+            "Do not mix the batch dimension.",
+        )
+    return axis

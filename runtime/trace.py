@@ -1,0 +1,47 @@
+"""What an execution leaves behind: integers of every population, outputs in real units, events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, final
+
+import numpy as np
+import numpy.typing as npt
+
+from lapilli.compiler.netlist import Netlist
+from lapilli.runtime.metrics import PopulationEvents
+
+Array = npt.NDArray[Any]
+Record = Literal["counts", "spikes", "states"]
+"""How much is kept: counts per image; also each step's spikes; also each step's membranes."""
+Progress = Callable[[int, int], None]
+"""Called with (done, total) in the unit that the backend works in: images or steps."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """One run over N images; keys are populations.
+
+    counts: (N, *shape) spikes summed over the window, payloads included (no readouts);
+    readouts: (N, *shape) the readouts' v after the last step; spikes, states: (N, steps, *shape)
+    spikes sent and v after each step of the population's own window (see schedule.Schedule), empty
+    unless recorded; events: exact operation counts, empty where the backend does not count;
+    input_clipped: input values that were out of range and saturated.
+    """
+
+    backend: str
+    outputs: Array | list[Array]
+    counts: Mapping[str, Array]
+    readouts: Mapping[str, Array]
+    spikes: Mapping[str, Array] = field(default_factory=dict)
+    states: Mapping[str, Array] = field(default_factory=dict)
+    events: Mapping[str, PopulationEvents] = field(default_factory=dict)
+    input_clipped: int = 0
+
+
+def real_outputs(netlist: Netlist, readouts: Mapping[str, Array]) -> Array | list[Array]:
+    """The readouts in the network's own units, float64; a list where there are several."""
+    values = [np.asarray(readouts[p.name] * p.state_scale) for p in netlist.outputs]
+    return values[0] if len(values) == 1 else values
