@@ -1,1 +1,89 @@
-"""."""
+"""Model in, artifact out; nothing here runs a simulation.
+
+Reading order: ir, layers/, frontend, linear, compose, populations, passes/legalise, calibrate,
+passes/convert_*, spiking, neurons, netlist, passes/quantise, schedule, artifact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from lapilli.compiler.artifact import Artifact
+    from lapilli.compiler.numerics import FloatArray
+    from lapilli.hardware_profiles import Profile
+
+Observe = Callable[[str, Any, Any], None]
+"""observe(pass_name, before, after): called after each pass; the one hook for printing and timing."""
+Progress = Callable[[str, int, int], None]
+"""progress(stage, done, total): called during long stages."""
+
+
+def compile_model(
+    model: torch.nn.Module,
+    calibration: FloatArray,
+    method: object,
+    profile: Profile,
+    *,
+    observe: Observe | None = None,
+    progress: Progress | None = None,
+    preprocessing: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
+) -> Artifact:
+    """Compile a trained network for a chip.
+
+    calibration: float images (N, ...) as the model takes them; method: options of one of
+    passes.METHODS; preprocessing: (mean, std) that was applied to the images, to be remembered.
+    Raises UnsupportedOperatorError, CaptureError, InputError, NetlistError, StateOverflowError.
+    """
+    import torch
+
+    from lapilli.compiler import artifact
+    from lapilli.compiler.calibrate import calibrate, check_images
+    from lapilli.compiler.frontend import capture, evaluation_copy
+    from lapilli.compiler.layers import MEANING
+    from lapilli.compiler.passes import METHODS, method_of
+    from lapilli.compiler.passes.legalise import legalise
+    from lapilli.compiler.passes.quantise import quantise
+
+    def done(name: str, before: Any, after: Any) -> None:
+        if observe is not None:
+            observe(name, before, after)
+
+    name = method_of(method)
+    check_images(calibration, "calibration set")
+    network = evaluation_copy(model)
+    graph = capture(network, calibration)
+    done("capture", network, graph)
+    populations = legalise(graph)
+    populations.verify()
+    done("legalise", graph, populations)
+    ranges = calibrate(
+        populations,
+        calibration,
+        reference=network,
+        progress=None if progress is None else lambda n, total: progress("calibrate", n, total),
+    )
+    done("calibrate", populations, ranges)
+    spiking = METHODS[name].convert(populations, ranges, method)
+    done(f"convert_{name}", ranges, spiking)
+    netlist = quantise(spiking, profile)
+    done("quantise", spiking, netlist)
+    options = asdict(method)  # type: ignore[call-overload]
+    macs = {node.name: MEANING[type(node)].macs(node) for node in graph if type(node) in MEANING}
+    provenance = artifact.Provenance(
+        lapilli_version=artifact.tool_version(),
+        torch_version=torch.__version__,
+        method=name,
+        options=options,
+        profile=profile.name,
+        calibration_hash=ranges.digest,
+        calibration_samples=ranges.samples,
+        input_mean=preprocessing[0],
+        input_std=preprocessing[1],
+        ann_macs={layer: count for layer, count in macs.items() if count},
+    )
+    return artifact.Artifact(netlist, provenance)

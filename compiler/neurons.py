@@ -53,6 +53,10 @@ class NeuronModel(ABC):
         """
 
     @abstractmethod
+    def quantised(self, total: Int64Array, steps: int) -> Int64Array:
+        """What the unit of the quantised ANN makes of a whole window's drive: count, or readout."""
+
+    @abstractmethod
     def payload(self) -> tuple[int, int]:
         """Smallest and largest value of one spike."""
 
@@ -84,6 +88,9 @@ class Source(NeuronModel):
 
     def reach(self, drive: Interval, total: Interval, steps: int) -> Interval:
         return Interval(np.zeros((), np.int64), np.zeros((), np.int64))
+
+    def quantised(self, total: Int64Array, steps: int) -> Int64Array:
+        return np.clip(total, self.low, self.high) * (steps if self.hold else 1)
 
     def payload(self) -> tuple[int, int]:
         return self.low, self.high
@@ -119,6 +126,9 @@ class SoftResetIF(NeuronModel):
         settled = np.maximum(self.initial, self.threshold - 1)
         growth = (steps - 1) * np.maximum(high - self.threshold, 0)
         return Interval(lowest, settled + growth + np.maximum(high, 0))
+
+    def quantised(self, total: Int64Array, steps: int) -> Int64Array:
+        return np.clip((self.initial + steps * self.bias + total) // self.threshold, 0, steps)
 
     def payload(self) -> tuple[int, int]:
         return 0, 1
@@ -162,6 +172,9 @@ class Window(NeuronModel):
         start = self.initial + self.bias
         return Interval(start + np.minimum(total.low, 0), start + np.maximum(total.high, 0))
 
+    def quantised(self, total: Int64Array, steps: int) -> Int64Array:
+        return self.count(self.initial + self.bias + total)
+
     def payload(self) -> tuple[int, int]:
         return 0, self.levels if self.sending == "graded" else 1
 
@@ -194,6 +207,9 @@ class Readout(NeuronModel):
             self.initial + np.minimum(total.low, 0) + low,
             self.initial + np.maximum(total.high, 0) + high,
         )
+
+    def quantised(self, total: Int64Array, steps: int) -> Int64Array:
+        return self.initial + steps * self.bias + total
 
     def payload(self) -> tuple[int, int]:
         return 0, 0

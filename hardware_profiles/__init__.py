@@ -50,7 +50,7 @@ class ProfileError(ValueError):
 @final
 @dataclass(frozen=True)
 class Trust:
-    """What a confidence means: the truth is taken to lie within value / factor and value x factor."""
+    """What a confidence means, and the factor within which the true value is taken to lie."""
 
     meaning: str
     factor: float

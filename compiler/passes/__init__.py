@@ -1,1 +1,45 @@
-"""."""
+"""The order of the passes, and the conversion methods: the compiler's table of contents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+from lapilli.compiler.errors import InputError
+from lapilli.compiler.passes.convert_parallel import Parallel, convert_parallel
+from lapilli.compiler.passes.convert_rate import Rate, convert_rate
+from lapilli.compiler.populations import PopulationGraph
+from lapilli.compiler.spiking import SpikingGraph
+
+if TYPE_CHECKING:
+    from lapilli.compiler.calibrate import Ranges
+
+
+@final
+@dataclass(frozen=True)
+class Method:
+    """A conversion method: its options (a frozen dataclass) and its pass."""
+
+    options: type[Any]
+    convert: Callable[[PopulationGraph, Ranges, Any], SpikingGraph]
+
+
+METHODS: dict[str, Method] = {
+    "parallel": Method(Parallel, convert_parallel),
+    "rate": Method(Rate, convert_rate),
+}
+
+
+def method_of(options: object) -> str:
+    """The name of the method that these options belong to; InputError for anything else."""
+    for name, method in METHODS.items():
+        if isinstance(options, method.options):
+            return name
+    raise InputError(
+        "method",
+        "a method is chosen by its options object",
+        found=type(options).__name__,
+        allowed=", ".join(f"lapilli.methods.{m.options.__name__}" for m in METHODS.values()),
+        remedy="Pass for example method=lapilli.methods.Parallel(levels=8).",
+    )

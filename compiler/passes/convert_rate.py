@@ -1,0 +1,88 @@
+"""Rate coding: every ReLU becomes an integrate-and-fire neuron with reset by subtraction.
+
+Source: Rueckauer et al. 2016 (arXiv 1612.04052): percentile normalisation of weights and biases,
+analog input. The normalisation W~ = W lambda_in / lambda_out, b~ = b / lambda_out is carried by
+the spike amplitude lambda_in and the threshold lambda_out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, final
+
+import numpy as np
+
+from lapilli.compiler.passes.options import check_choice, check_range, help_text
+from lapilli.compiler.passes.conversion import clip_values, convert_edges, input_population
+from lapilli.compiler.populations import PopulationGraph
+from lapilli.compiler.spiking import SpikingGraph, SpikingPopulation
+
+if TYPE_CHECKING:
+    from lapilli.compiler.calibrate import Ranges
+
+
+@final
+@dataclass(frozen=True)
+class Rate:
+    """Options of the rate method."""
+
+    steps: int = field(default=64, metadata=help_text("time steps T per image"))
+    percentile: float = field(
+        default=99.9, metadata=help_text("percentile of activity that maps to the full rate")
+    )
+    over: Literal["all", "positive"] = field(
+        default="all",
+        metadata=help_text("take the percentile over all or positive values", ("all", "positive")),
+    )
+    initial: Literal["half", "zero"] = field(
+        default="half",
+        metadata=help_text("membrane at the start: half the threshold, or zero", ("half", "zero")),
+    )
+    per_channel: bool = field(
+        default=False, metadata=help_text("one threshold per channel of a feature map")
+    )
+    input_bits: int = field(default=8, metadata=help_text("bits of the quantised input"))
+
+    def __post_init__(self) -> None:
+        check_range("steps", self.steps, 1, 65535)
+        check_range("percentile", self.percentile, 50, 100)
+        check_choice("over", self.over, ("all", "positive"))
+        check_choice("initial", self.initial, ("half", "zero"))
+        check_range("input_bits", self.input_bits, 2, 16)
+
+
+def convert_rate(graph: PopulationGraph, ranges: Ranges, options: Rate) -> SpikingGraph:
+    """Soft-reset neurons whose rate over options.steps steps stands for the activity."""
+    populations = []
+    for p in graph.populations:
+        if p.role == "input":
+            populations.append(
+                input_population(p, ranges[p.name], options.input_bits, options.steps)
+            )
+            continue
+        if p.role == "readout":
+            one = np.ones(())
+            populations.append(
+                SpikingPopulation(p.name, p.shape, "readout", one, 0.0, one, one, p.bias)
+            )
+            continue
+        clip = clip_values(
+            ranges[p.name],
+            per_channel=options.per_channel and len(p.shape) > 1,
+            percentile=options.percentile,
+            over=options.over,
+            levels=options.steps,
+        )
+        half = 0.5 if options.initial == "half" else 0.0
+        rate = clip / options.steps
+        populations.append(
+            SpikingPopulation(p.name, p.shape, "soft_reset_if", clip, half, clip, rate, p.bias)
+        )
+    return SpikingGraph(
+        tuple(populations),
+        convert_edges(graph),
+        steps=options.steps,
+        levels=options.steps,
+        sending="unary",
+        hold=True,
+    )

@@ -1,0 +1,109 @@
+"""A small artifact with every neuron model and every map form, and forged files made from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import scipy.sparse as sp
+from h5py import h5f
+
+from lapilli.compiler import artifact as model_file
+from lapilli.compiler.artifact import Artifact, Provenance
+from lapilli.compiler.linear import Array, Conv, Dense, Diagonal, Sparse, frozen
+from lapilli.compiler.netlist import Connection, Netlist, Population
+from lapilli.compiler.neurons import NeuronModel, Readout, SoftResetIF, Source, Window
+from lapilli.compiler.sealed_file import read_sealed, write_sealed
+from lapilli.compiler.storage import digest
+
+PROVENANCE = Provenance(
+    lapilli_version="0.1.0",
+    torch_version="2.3.1",
+    method="parallel",
+    options={"levels": 8, "graded": True, "percentile": 99.9, "skip": ["a", 1, None, [0.5]]},
+    profile="loihi2",
+    calibration_hash="ab" * 32,
+    calibration_samples=500,
+    ann_macs={"conv": 1234, "kopf/fc": 108},
+    input_mean=(0.485, 0.456),
+    input_std=(0.229, 0.224),
+    labels=("Katze", "Hündin"),
+    notes="two\nlines",
+)
+
+
+def proven(netlist: Netlist) -> Netlist:
+    """The netlist with the reach of every state recorded."""
+    populations = []
+    for p in netlist.populations:
+        low, high = netlist.reach(p.name)
+        populations.append(dataclasses.replace(p, state_low=low, state_high=high))
+    return dataclasses.replace(netlist, populations=tuple(populations))
+
+
+def _integers(value: Any) -> Array:
+    return frozen(value, np.int64)
+
+
+def _population(name: str, shape: tuple[int, ...], neuron: NeuronModel, scale: Any) -> Population:
+    return Population(name, shape, neuron, frozen(scale, float), frozen(0.5), 0, 0)
+
+
+def sample_netlist(seed: int = 0) -> Netlist:
+    """Five populations, five connections, one with a residual sum; drawn from `seed`."""
+    rng = np.random.default_rng(seed)
+
+    def weight(*shape: int) -> Array:
+        return frozen(rng.integers(-20, 21, shape).astype(np.int8))
+
+    per_channel = _integers(rng.integers(9, 30, (4, 1, 1)))
+    window = Window(
+        per_channel, _integers(rng.integers(-5, 5, (4, 1, 1))), _integers(4), 5, "unary"
+    )
+    values = rng.integers(-9, 10, (36, 36)) * (rng.random((36, 36)) < 0.2)
+    sparse = Sparse.from_matrix(sp.csr_matrix(values.astype(np.int8)), (4, 3, 3), (4, 3, 3))
+    conv = Conv(weight(4, 1, 3, 3), (2, 6, 6), (4, 3, 3), (2, 2), (1, -1), groups=2)
+    square = (4, 3, 3)
+    populations = (
+        _population("input", (2, 6, 6), Source(-3, 7, False), 0.25),
+        _population("Größe.conv", square, window, rng.random((4, 1, 1)) + 0.1),
+        _population("if", square, SoftResetIF(_integers(17), _integers(0), _integers(8)), 0.1),
+        _population("sum", square, dataclasses.replace(window, sending="graded"), 0.1),
+        _population("out", (3,), Readout(_integers([1, 2, 3]), _integers(0)), [0.1, 0.2, 0.3]),
+    )
+    shared = frozen(0.3)
+    connections = (
+        Connection("input", "Größe.conv", conv, 0, 0, frozen([0.1, 0.2, 0.3, 0.4])),
+        Connection("Größe.conv", "if", Diagonal(frozen(np.int8(3)), square, square), 1, 0, shared),
+        Connection("if", "sum", sparse, 0, 0, shared),
+        Connection("Größe.conv", "sum", Diagonal(frozen(np.int8(2)), square, square), 0, 3, shared),
+        Connection("sum", "out", Dense(weight(3, 36), square, (3,)), 0, 0, frozen([1.0, 2.0, 3.0])),
+    )
+    return proven(Netlist(populations, connections, 8))
+
+
+def sample(seed: int = 0) -> Artifact:
+    """A small artifact."""
+    return Artifact(sample_netlist(seed), PROVENANCE)
+
+
+def forge(path: Path, edit: Callable[[dict[str, Any]], None], *, rehash: bool = True) -> None:
+    """Edit the record in a file and seal it again, with a hash that fits: a clever tamperer."""
+    record: Any = model_file._unpack(read_sealed(path), "")
+    edit(record)
+    if rehash:
+        record["hash"] = digest(record["netlist"])
+    write_sealed(path, model_file._pack(record))
+
+
+def forge_hdf5(path: Path, edit: Callable[[h5py.File], None]) -> None:
+    """Edit the HDF5 image in a file with h5py and seal it again."""
+    with h5py.File(h5f.open_file_image(read_sealed(path), flags=1)) as file:  # 1: writable
+        edit(file)
+        file.flush()
+        image = file.id.get_file_image()
+    write_sealed(path, image)

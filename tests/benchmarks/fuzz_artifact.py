@@ -1,0 +1,326 @@
+"""Damages and forges model files at random and looks at what `artifact.read` makes of them.
+
+    python tests/benchmarks/fuzz_artifact.py [--cases N] [--seed S] [--json]
+
+Each case must be refused with an ArtifactError, or read as the very same artifact; a forged file
+(sealed and hashed again by somebody who knows the format) may also be read as another one, which
+then has passed every check. Anything else fails: another exception, a crash, memory beyond
+MEMORY_BYTES, a case slower than SECONDS. Cases run in processes of their own, so a crash counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import copy
+import functools
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from artifact_samples import forge, forge_hdf5, sample
+
+from lapilli.compiler.artifact import Artifact, read
+from lapilli.compiler.errors import ArtifactError
+from lapilli.compiler.sealed_file import read_sealed, write_sealed
+
+MEMORY_BYTES = 3 * 2**30
+SECONDS = 2.0
+BATCH = 500
+
+Random = np.random.Generator
+
+
+def flip(path: Path, rng: Random) -> None:
+    """Change one byte of the file."""
+    data = bytearray(path.read_bytes())
+    data[rng.integers(len(data))] ^= int(rng.integers(1, 256))
+    path.write_bytes(data)
+
+
+def cut(path: Path, rng: Random) -> None:
+    """Cut the file anywhere, or let something follow it."""
+    data = path.read_bytes()
+    if rng.random() < 0.8:
+        path.write_bytes(data[: rng.integers(len(data))])
+    else:
+        path.write_bytes(data + rng.bytes(int(rng.integers(1, 2000))))
+
+
+def resealed(path: Path, rng: Random) -> None:
+    """Change some bytes of the HDF5 image and seal it again."""
+    image = bytearray(read_sealed(path))
+    for _ in range(rng.integers(1, 6)):
+        image[rng.integers(len(image))] ^= int(rng.integers(1, 256))
+    write_sealed(path, bytes(image))
+
+
+def rechecked(path: Path, rng: Random) -> None:
+    """Change HDF5's own structures and correct their checksums, so that the library trusts them."""
+    image = bytearray(read_sealed(path))
+    regions = _checksummed(bytes(image))
+    for i in rng.choice(len(regions), size=int(rng.integers(1, 3)), replace=False):
+        start, end = regions[i]
+        for _ in range(rng.integers(1, 4)):
+            image[int(rng.integers(start + 4, end))] = _byte(rng)
+        image[end : end + 4] = lookup3(bytes(image[start:end])).to_bytes(4, "little")
+    write_sealed(path, bytes(image))
+
+
+def edited(path: Path, rng: Random) -> None:
+    """Edit attributes, datasets and links with h5py and seal the file again."""
+
+    def edit(file: h5py.File) -> None:
+        names: list[str] = []
+        file.visit(names.append)
+        for _ in range(rng.integers(1, 3)):
+            _edit_hdf5(file, str(rng.choice(names)), rng)
+
+    forge_hdf5(path, edit)
+
+
+def forged(path: Path, rng: Random) -> None:
+    """Replace values of the record, and make hash and seal fit."""
+
+    def edit(record: dict[str, Any]) -> None:
+        for _ in range(rng.integers(1, 3)):
+            places = list(_places(record))
+            group, name = places[rng.integers(len(places))]
+            group[name] = _other(group[name], rng, record)
+
+    forge(path, edit)
+
+
+KINDS: dict[str, Callable[[Path, Random], None]] = {
+    k.__name__: k for k in (flip, cut, resealed, rechecked, edited, forged)
+}
+FORGED = ("resealed", "rechecked", "edited", "forged")
+"""Kinds whose author knows the format; what they change need not be noticed, only be sound."""
+
+
+def _byte(rng: Random) -> int:
+    return int(rng.choice([0, 1, 0x7F, 0xFF, rng.integers(256)]))
+
+
+def _edit_hdf5(file: h5py.File, name: str, rng: Random) -> None:
+    if name not in file:
+        return
+    item = file[name]
+    what = rng.integers(6)
+    attributes = list(item.attrs)
+    if what == 0 and attributes:
+        del item.attrs[rng.choice(attributes)]
+    elif what == 1 and attributes:
+        values = [7, -1, 2**62, 0.5, True, "x", b"\xff", [1, 2], [[1]], h5py.Empty("i8"), np.inf]
+        item.attrs[rng.choice(attributes)] = values[rng.integers(len(values))]
+    elif what == 2:
+        item.attrs["more"] = 1
+    elif what == 3:
+        del file[name]
+    elif what == 4:
+        other = str(rng.choice(["/netlist", "/provenance", "/netlist/populations"]))
+        links: list[Any] = [h5py.SoftLink(other), h5py.ExternalLink("x.h5", other), file[other]]
+        parent, last = name.rpartition("/")[::2]
+        del file[name]
+        if (parent or "/") in file and other in file:
+            file[parent or "/"][last] = links[rng.integers(3)]
+    else:
+        del file[name]
+        options: list[dict[str, Any]] = [
+            {"data": [1, 2, 3]},
+            {"data": np.zeros(5000, np.int8), "compression": "gzip"},
+            {"shape": (2**40,), "dtype": "i1"},
+            {"shape": (2**40,), "dtype": "i1", "chunks": (1024,)},
+            {"data": "text"},
+            {"data": np.float64(rng.normal())},
+            {"shape": (3,), "dtype": "i8", "external": [("/etc/hostname", 0, 24)]},
+        ]
+        file.create_dataset(name, **options[rng.integers(len(options))])
+
+
+def _places(record: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    for name, value in record.items():
+        yield record, name
+        if isinstance(value, dict):
+            yield from _places(value)
+
+
+def _other(value: Any, rng: Random, record: dict[str, Any]) -> Any:
+    """Another value of the same kind most of the time, else something from elsewhere."""
+    integers = [0, 1, -1, 2, 3, 60, 2**20, 2**31, 2**40, 2**62, -(2**63), 2**63 - 1]
+    if rng.random() < 0.15:
+        places = list(_places(record))
+        group, name = places[rng.integers(len(places))]
+        return copy.deepcopy(group[name])
+    if isinstance(value, np.ndarray):
+        return _other_array(value, rng, integers)
+    if isinstance(value, tuple):
+        changed = [int(rng.choice(integers)) if rng.random() < 0.5 else v for v in value]
+        return tuple(changed[: rng.integers(len(changed) + 1)] if rng.random() < 0.3 else changed)
+    if isinstance(value, bool | int):
+        return (not value) if isinstance(value, bool) else int(rng.choice(integers))
+    words = ["", "x", "Conv", "Dense", "Window", "out", "input", "y" * 5000]
+    return str(rng.choice(words)) if isinstance(value, str) else value
+
+
+def _other_array(value: Any, rng: Random, integers: list[int]) -> Any:
+    choice = rng.integers(4)
+    if choice == 0:
+        return value.reshape(-1)[: rng.integers(value.size + 1)]
+    if choice == 1:
+        return value.astype(rng.choice(["i1", "i8", "f8"]))
+    if choice == 2:
+        return np.broadcast_to(value, (2, *value.shape)).copy()
+    changed = value.copy().reshape(-1)
+    if changed.size:
+        kind = changed.dtype.kind
+        extremes = [0.0, -1.0, 1e300, np.inf, np.nan] if kind == "f" else integers
+        new = np.asarray(rng.choice(extremes))
+        at = rng.integers(changed.size, size=int(rng.integers(1, 4)))
+        with np.errstate(over="ignore"):
+            changed[at] = new.astype(changed.dtype)
+    return changed.reshape(value.shape)
+
+
+def lookup3(data: bytes) -> int:
+    """Bob Jenkins' lookup3 (hashlittle with seed 0), the checksum of HDF5's metadata."""
+    mask = 0xFFFFFFFF
+
+    def rotated(x: int, k: int) -> int:
+        return ((x << k) | (x >> (32 - k))) & mask
+
+    a = b = c = (0xDEADBEEF + len(data)) & mask
+    if not data:
+        return c
+    whole = (len(data) - 1) // 12 * 12
+    words = np.frombuffer(data[:whole].ljust(whole), "<u4").tolist()
+    tail = np.frombuffer(data[whole:].ljust(12, b"\0"), "<u4").tolist()
+    for i in range(0, len(words), 3):
+        a, b, c = (a + words[i]) & mask, (b + words[i + 1]) & mask, (c + words[i + 2]) & mask
+        for k in (4, 6, 8, 16, 19, 4):
+            a = ((a - c) & mask) ^ rotated(c, k)
+            c = (c + b) & mask
+            a, b, c = b, c, a
+    a, b, c = (a + tail[0]) & mask, (b + tail[1]) & mask, (c + tail[2]) & mask
+    for k in (14, 11, 25, 16, 4, 14, 24):
+        c = ((c ^ b) - rotated(b, k)) & mask
+        a, b, c = b, c, a
+    return b
+
+
+@functools.cache
+def _checksummed(image: bytes) -> tuple[tuple[int, int], ...]:
+    """Start and end of each structure that is followed by its checksum, found by trying."""
+    found = []
+    for signature, longest in ((b"OHDR", 4096), (b"OCHK", 4096), (b"FRHP", 256), (b"BTHD", 64)):
+        start = image.find(signature)
+        while start >= 0:
+            for end in range(start + 8, min(start + longest, len(image) - 4)):
+                if lookup3(image[start:end]) == int.from_bytes(image[end : end + 4], "little"):
+                    found.append((start, end))
+                    break
+            start = image.find(signature, start + 4)
+    return tuple(found)
+
+
+def outcome(path: Path, original: Artifact, *, forged: bool) -> str:
+    """What `read` makes of the file; "fault: ..." for what it must not make of it."""
+    start = time.perf_counter()
+    try:
+        artifact = read(path)
+    except ArtifactError:
+        result = "refused"
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is the finding
+        return f"fault: {type(error).__name__}: {error}"
+    else:
+        same = artifact.hash == original.hash and artifact.provenance == original.provenance
+        result = "same" if same else "other" if forged else "fault: a change went unnoticed"
+    seconds = time.perf_counter() - start
+    return result if seconds < SECONDS else f"fault: {seconds:.1f} s"
+
+
+def work(kind: str, seed: int, first: int, count: int) -> dict[str, int]:
+    """Run cases `first` to `first + count` of one kind; the outcomes with their numbers."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    counts: collections.Counter[str] = collections.Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.h5"
+        original = sample()
+        original.save(path)
+        pristine = path.read_bytes()
+        for case in range(first, first + count):
+            path.write_bytes(pristine)
+            print(case, file=sys.stderr, flush=True)
+            KINDS[kind](path, np.random.default_rng([seed, case, len(kind)]))
+            result = outcome(path, original, forged=kind in FORGED)
+            counts[f"{result} (case {case})" if result.startswith("fault") else result] += 1
+    return dict(counts)
+
+
+def supervise(kind: str, seed: int, cases: int) -> dict[str, int]:
+    """The outcomes of `cases` cases, in batches; a process that dies is a fault."""
+    counts: collections.Counter[str] = collections.Counter()
+    for first in range(0, cases, BATCH):
+        arguments = ["--worker", kind, str(first), str(min(BATCH, cases - first))]
+        command = [sys.executable, __file__, "--seed", str(seed), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            counts.update(json.loads(done.stdout))
+        else:
+            last = done.stderr.split("Traceback")[0].split()[-1:]
+            counts[f"fault: exit {done.returncode} in case {last}: {done.stderr[-200:]}"] += 1
+    return dict(counts)
+
+
+def main() -> int:
+    """Run every kind; exit 1 if anything failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=1000, help="cases of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        kind, first, count = options.worker
+        print(json.dumps(work(kind, options.seed, int(first), int(count))))
+        return 0
+    rows = []
+    for kind in options.kinds:
+        start = time.perf_counter()
+        counts = supervise(kind, options.seed, options.cases)
+        faults = sum(n for name, n in counts.items() if name.startswith("fault"))
+        print(kind, counts, f"{time.perf_counter() - start:.0f} s", file=sys.stderr)
+        for name in ("refused", "same", "other"):
+            rows.append(_row(f"{kind}: {name}", counts.get(name, 0), None))
+        rows.append(_row(f"{kind}: faults", faults, 0))
+    if options.json:
+        machine = (
+            f"{platform.machine()}, Python {platform.python_version()}, h5py {h5py.__version__}"
+        )
+        print(json.dumps({"benchmark": "fuzz_artifact", "machine": machine, "rows": rows}))
+    else:
+        for row in rows:
+            print(f"{row['measure']:<24}{row['value']:>8} {row['unit']}")
+    return 0 if all(row["holds"] for row in rows) else 1
+
+
+def _row(measure: str, value: int, target: int | None) -> dict[str, Any]:
+    holds = target is None or value == target
+    return {"measure": measure, "value": value, "unit": "cases", "target": target, "holds": holds}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""What every test run shares: which backends must be there, and what the header says."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+from backend_presence import KNOWN, REQUIRED, lava_is_missing, required_backends
+from hypothesis import settings
+
+collect_ignore = ["benchmarks"]  # scripts for people, run by hand
+SHOWN = ("torch", "numpy", "h5py", "scikit-learn", "lava-nc", "lava-dl")
+
+# The same examples on every run; --hypothesis-profile=explore looks for new ones.
+settings.register_profile("lapilli", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("explore", deadline=None, print_blob=True, max_examples=1000)
+settings.load_profile("lapilli")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    required = required_backends()
+    if unknown := required - set(KNOWN):
+        raise pytest.UsageError(
+            f"{REQUIRED} names {', '.join(sorted(unknown))}; known are {', '.join(KNOWN)}"
+        )
+    missing = lava_is_missing()
+    if missing and "lava" in required:
+        raise pytest.UsageError(f"{REQUIRED} asks for lava, but {missing}")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    versions = []
+    for distribution in SHOWN:
+        try:
+            versions.append(f"{distribution} {importlib.metadata.version(distribution)}")
+        except importlib.metadata.PackageNotFoundError:
+            versions.append(f"{distribution} absent")
+    required = ", ".join(sorted(required_backends())) or "none"
+    return [f"dependencies: {', '.join(versions)}", f"backends required: {required}"]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("lava") and (missing := lava_is_missing()):
+        pytest.skip(missing)
