@@ -29,6 +29,7 @@ def compile_model(
     method: object,
     profile: Profile,
     *,
+    calibrate: str | None = None,
     observe: Observe | None = None,
     progress: Progress | None = None,
     preprocessing: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
@@ -36,24 +37,35 @@ def compile_model(
     """Compile a trained network for a chip.
 
     calibration: float images (N, ...) as the model takes them; method: options of one of
-    passes.METHODS; preprocessing: (mean, std) that was applied to the images, to be remembered.
+    passes.METHODS; calibrate: how rounding is compensated, one of compensate.CALIBRATIONS (None:
+    the method's own default); preprocessing: (mean, std) that was applied to the images, to be remembered.
     Raises UnsupportedOperatorError, CaptureError, InputError, NetlistError, StateOverflowError.
     """
+    from importlib.metadata import version
+
     import torch
 
     from lapilli.compiler import artifact
-    from lapilli.compiler.calibrate import calibrate, check_images
+    from lapilli.compiler.calibrate import calibrate as measure
+    from lapilli.compiler.calibrate import check_images
+    from lapilli.compiler.compensate import CALIBRATIONS, compensate
     from lapilli.compiler.frontend import capture, evaluation_copy
     from lapilli.compiler.layers import MEANING
     from lapilli.compiler.passes import METHODS, method_of
+    from lapilli.compiler.passes.options import check_choice
     from lapilli.compiler.passes.legalise import legalise
     from lapilli.compiler.passes.quantise import quantise
+
+    def stage(name: str) -> Callable[[int, int], None] | None:
+        return None if progress is None else lambda n, total: progress(name, n, total)
 
     def done(name: str, before: Any, after: Any) -> None:
         if observe is not None:
             observe(name, before, after)
 
     name = method_of(method)
+    calibrate = METHODS[name].calibrate if calibrate is None else calibrate
+    check_choice("calibrate", calibrate, CALIBRATIONS)
     check_images(calibration, "calibration set")
     network = evaluation_copy(model)
     graph = capture(network, calibration)
@@ -61,21 +73,22 @@ def compile_model(
     populations = legalise(graph)
     populations.verify()
     done("legalise", graph, populations)
-    ranges = calibrate(
-        populations,
-        calibration,
-        reference=network,
-        progress=None if progress is None else lambda n, total: progress("calibrate", n, total),
+    ranges = measure(
+        populations, calibration, reference=network, progress=stage("calibrate")
     )
     done("calibrate", populations, ranges)
     spiking = METHODS[name].convert(populations, ranges, method)
     done(f"convert_{name}", ranges, spiking)
-    netlist = quantise(spiking, profile)
-    done("quantise", spiking, netlist)
-    options = asdict(method)  # type: ignore[call-overload]
+    corrected = compensate(
+        spiking, populations, calibration, calibrate, progress=stage("compensate")
+    )
+    done("compensate", spiking, corrected)
+    netlist = quantise(corrected, profile)
+    done("quantise", corrected, netlist)
+    options = {**asdict(method), "calibrate": calibrate}  # type: ignore[call-overload]
     macs = {node.name: MEANING[type(node)].macs(node) for node in graph if type(node) in MEANING}
     provenance = artifact.Provenance(
-        lapilli_version=artifact.tool_version(),
+        lapilli_version=version("lapilli"),
         torch_version=torch.__version__,
         method=name,
         options=options,

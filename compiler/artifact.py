@@ -202,16 +202,17 @@ def _number_type(value: bool | int | float | tuple[float, ...]) -> np.dtype[Any]
 def _unpack(image: bytes, where: str) -> Record:
     """The record in an HDF5 image, from which nothing but plain values is accepted."""
     with h5py.File(h5f.open_file_image(image)) as file:
-        return _Reader(len(image)).group(file["/"].id, where, 0)
+        root = file["/"].id
+        return _Reader(len(image), root).group(root, where, 0)
 
 
 @final
 class _Reader:
     """Walks an image. budget: bytes of values still allowed, so no file unfolds beyond its size."""
 
-    def __init__(self, budget: int):
+    def __init__(self, budget: int, root: h5g.GroupID):
         self._budget = budget
-        self._seen: set[int] = set()
+        self._seen = {h5o.get_info(root).addr}
         self._numbers = {
             dtype: h5t.py_create(np.dtype(dtype)) for dtype in ("?", "<i1", "<i2", "<i4", "<i8")
         } | {"<f8": h5t.IEEE_F64LE}

@@ -88,6 +88,12 @@ class Netlist:
         """The readouts, in the order of the network's outputs."""
         return tuple(p for p in self.populations if isinstance(p.neuron, Readout))
 
+    @property
+    def graded(self) -> bool:
+        """Does any neuron send more than 0 or 1 in one spike?"""
+        inner = [p for p in self.populations if not isinstance(p.neuron, Source)]
+        return any(p.neuron.payload()[0] < 0 or p.neuron.payload()[1] > 1 for p in inner)
+
     def drive_bounds(self, target: str) -> tuple[Interval, Interval]:
         """Proven bounds of one step's drive and of the drive summed over any start of a window."""
         step = total = Interval(np.zeros((), np.int64), np.zeros((), np.int64))

@@ -1,1 +1,170 @@
-"""."""
+"""Lapilli: trained PyTorch networks to bit-exact integer spiking networks for Lava and Loihi.
+
+    net = lapilli.compile(model, calibration=images, method=lapilli.methods.Parallel(levels=8))
+    net.save("model.h5")
+    trace = lapilli.run(net, images)
+
+This is the front door: it holds no logic, and imports what it needs when it is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+    import torch
+
+    from lapilli import methods as methods
+    from lapilli.compiler import Observe
+    from lapilli.compiler.artifact import Artifact
+    from lapilli.hardware_profiles import Profile
+    from lapilli.runtime.energy import Estimate
+    from lapilli.runtime.trace import Record, Trace
+    from lapilli.runtime.verification import Verification
+
+    Images = npt.NDArray[Any] | torch.Tensor
+
+_LAZY = ("methods", "hardware_profiles", "compiler", "runtime")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"lapilli.{name}")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lapilli")
+    raise AttributeError(f"module 'lapilli' has no attribute {name!r}")
+
+
+def _array(images: Images) -> npt.NDArray[Any]:
+    """Images as a numpy array, whatever they came as."""
+    import numpy as np
+
+    if hasattr(images, "detach"):
+        images = images.detach().cpu().numpy()
+    return np.asarray(images, dtype=np.float32)
+
+
+def _profile(profile: str | Path | Profile) -> Profile:
+    from lapilli.hardware_profiles import load
+
+    return load(profile) if isinstance(profile, (str, Path)) else profile
+
+
+def compile(
+    model: torch.nn.Module,
+    *,
+    calibration: Images,
+    method: object,
+    profile: str | Path | Profile = "loihi2",
+    calibrate: str | None = None,
+    observe: Observe | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    preprocessing: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
+) -> Artifact:
+    """Compile a trained network; see `lapilli.compiler.compile_model`.
+
+    calibration: images (N, ...) as the model takes them; method: for example
+    lapilli.methods.Parallel(levels=8); calibrate: "none", "bias" or "least-squares".
+    """
+    from lapilli.compiler import compile_model
+
+    return compile_model(
+        model,
+        _array(calibration),
+        method,
+        _profile(profile),
+        calibrate=calibrate,
+        observe=observe,
+        progress=progress,
+        preprocessing=preprocessing,
+    )
+
+
+def load(path: str | Path) -> Artifact:
+    """Read and check a compiled network. Raises ArtifactError."""
+    from lapilli.compiler.artifact import read
+
+    return read(path)
+
+
+def run(
+    artifact: Artifact,
+    images: Images,
+    *,
+    backend: str = "reference",
+    record: Record = "counts",
+    progress: Callable[[int, int], None] | None = None,
+    timeout_s: float | None = None,
+) -> Trace:
+    """Execute a compiled network on images (N, ...); see `lapilli.runtime.run`."""
+    from lapilli.runtime import run as execute
+
+    return execute(
+        artifact,
+        _array(images),
+        backend=backend,
+        record=record,
+        progress=progress,
+        timeout_s=timeout_s,
+    )
+
+
+def quantised_ann(artifact: Artifact, images: Images) -> Trace:
+    """What the quantised ANN of the same integers computes for the images."""
+    return run(artifact, images, backend="quantised-ann")
+
+
+def verify(
+    artifact: Artifact,
+    images: Images,
+    *,
+    backends: Sequence[str] = ("reference", "lava"),
+    progress: Callable[[str, int, int], None] | None = None,
+    timeout_s: float | None = None,
+) -> Verification:
+    """Check every equality on these images; see `lapilli.runtime.verification.verify`."""
+    from lapilli.runtime.verification import verify as check
+
+    return check(
+        artifact, _array(images), backends=backends, progress=progress, timeout_s=timeout_s
+    )
+
+
+def estimate(
+    artifact: Artifact,
+    images: Images,
+    *,
+    profile: str | Path | Profile | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Estimate:
+    """Energy and latency of one inference, counted on these images.
+
+    profile: the chip; None takes the one that the network was compiled for.
+    """
+    return estimate_events(artifact, run(artifact, images, progress=progress), profile=profile)
+
+
+def estimate_events(
+    artifact: Artifact, trace: Trace, *, profile: str | Path | Profile | None = None
+) -> Estimate:
+    """Energy and latency from the events of a run that was made already."""
+    from lapilli.compiler.schedule import schedule
+    from lapilli.runtime.energy import estimate as price
+
+    netlist = artifact.netlist
+    plan = schedule(netlist.populations, netlist.connections, netlist.steps)
+    return price(
+        trace.events,
+        _profile(artifact.provenance.profile if profile is None else profile),
+        latency_steps=plan.latency,
+        interval_steps=plan.interval,
+        ann_macs=dict(artifact.provenance.ann_macs),
+        graded=netlist.graded,
+    )

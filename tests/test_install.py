@@ -80,6 +80,12 @@ def test_an_edit_reinstalls_in_place(clone: Path, name: str) -> None:
     check_asks(clone, [])
 
 
+def test_an_edit_of_tool_settings_does_not(clone: Path) -> None:
+    check_asks(clone, FRESH)
+    (clone / "pyproject.toml").write_text("[project]\n[tool.pytest.ini_options]\n", "utf-8")
+    check_asks(clone, [])
+
+
 def test_a_broken_environment_is_made_anew(clone: Path) -> None:
     check_asks(clone, FRESH)
     (clone / ".venv/bin/python").unlink()
@@ -87,11 +93,12 @@ def test_a_broken_environment_is_made_anew(clone: Path) -> None:
     check_asks(clone, FRESH)
 
 
-def test_a_moved_clone_reinstalls(clone: Path, tmp_path: Path) -> None:
+def test_a_moved_clone_gets_a_new_environment(clone: Path) -> None:
+    """Scripts such as .venv/bin/pytest name the folder they were installed in."""
     check_asks(clone, FRESH)
     stamp = clone / ".venv/installed"
-    stamp.write_text("of another folder\n", "utf-8")
-    check_asks(clone, [INSTALL])
+    stamp.write_text(stamp.read_text("utf-8").replace(str(clone), "/elsewhere"), "utf-8")
+    check_asks(clone, FRESH)
 
 
 def test_an_environment_of_another_version_is_made_anew(clone: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from lapilli.compiler.errors import InputError
 from lapilli.compiler.passes.convert_parallel import Parallel, convert_parallel
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True)
 class Method:
-    """A conversion method: its options (a frozen dataclass) and its pass."""
+    """A conversion method: its options (a frozen dataclass), its pass, its usual compensation."""
 
     options: type[Any]
     convert: Callable[[PopulationGraph, Ranges, Any], SpikingGraph]
+    calibrate: Literal["none", "bias", "least-squares"]
 
 
 METHODS: dict[str, Method] = {
-    "parallel": Method(Parallel, convert_parallel),
-    "rate": Method(Rate, convert_rate),
+    "parallel": Method(Parallel, convert_parallel, "least-squares"),
+    "rate": Method(Rate, convert_rate, "none"),
 }
 
 

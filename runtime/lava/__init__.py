@@ -1,1 +1,33 @@
-"""."""
+"""The Lava backend: a netlist as Lava processes, run in a supervised subprocess.
+
+`run` executes a netlist. The processes are for users of Lava, too:
+`from lapilli.runtime.lava import SoftResetIF`. Nothing here imports Lava until it is asked for.
+
+Reading order: processes (what runs), exact_map (their sums), network (netlist to processes),
+journal (how they report), worker (runs them), runner (supervises the worker), process_group.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lapilli.runtime.lava.processes import Readout as Readout
+    from lapilli.runtime.lava.processes import SoftResetIF as SoftResetIF
+    from lapilli.runtime.lava.processes import Source as Source
+    from lapilli.runtime.lava.processes import Synapse as Synapse
+    from lapilli.runtime.lava.processes import Window as Window
+    from lapilli.runtime.lava.runner import run as run
+
+_HOMES = {
+    **dict.fromkeys(("Readout", "SoftResetIF", "Source", "Synapse", "Window"), "processes"),
+    "run": "runner",
+}
+__all__ = ["Readout", "SoftResetIF", "Source", "Synapse", "Window", "run"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,360 @@
+"""The command line: `lapilli demo | compile | run | verify | estimate | inspect | profiles`.
+
+Results go to standard output, progress and messages to standard error. Exit codes: 0 done, 1 a
+check failed, 2 bad input, 3 the environment, 130 interrupted. Everything heavy is imported by the
+command that needs it, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lapilli import terminal
+from lapilli.failures import exit_code_of
+
+if TYPE_CHECKING:
+    from lapilli.compiler.artifact import Artifact
+    from lapilli.data import Dataset, Split
+
+VERIFY_IMAGES = 16
+CALIBRATION_IMAGES = 512
+LAVA_TIMEOUT_S = 3600.0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(exit_code_of(lambda: group.main(given, "lapilli", standalone_mode=False), given))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="lapilli", prog_name="lapilli")
+def group() -> None:
+    """Compile trained PyTorch networks to integer spiking networks; run, verify, price them."""
+
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--json and --debug, which every command has; failures.exit_code_of looks for --debug."""
+    debug = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+    return as_json(debug(command))
+
+
+def _model_file() -> Decorator:
+    return click.argument("model_file", metavar="MODEL.H5", type=click.Path(path_type=Path))
+
+
+def _data(name: str = "--data", text: str = "images") -> Decorator:
+    from_where = "digits, mnist:DIR, cifar10:DIR_OR_ARCHIVE, imagefolder:DIR or npz:FILE"
+    return click.option(name, "spec", metavar="DATA", required=True, help=f"{text}: {from_where}")
+
+
+def _limit(default: int | None) -> Decorator:
+    return click.option(
+        "--limit",
+        metavar="N",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=default is not None,
+        help="Use the first N images.",
+    )
+
+
+def _timeout() -> Decorator:
+    return click.option(
+        "--timeout",
+        "timeout_s",
+        metavar="SECONDS",
+        type=click.FloatRange(min=0, min_open=True),
+        default=LAVA_TIMEOUT_S,
+        show_default=True,
+        help="End a Lava run that takes longer.",
+    )
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in value.split(",") if value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list like 0.485,0.456,0.406") from None
+
+
+def _in_folder(context: click.Context, parameter: click.Parameter, path: Path) -> Path:
+    # Writing checks this too, but compiling a large network for nothing takes minutes.
+    if not path.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {str(path.parent)!r}")
+    return path
+
+
+class _CompileCommand(click.Command):
+    """Adds --method and the methods' own options, which are known once they are imported."""
+
+    _made: list[click.Parameter] | None = None
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        if self._made is None:
+            from lapilli import method_options, methods
+
+            method = click.Option(
+                ["--method"],
+                type=click.Choice(list(methods.METHODS)),
+                required=True,
+                help="How activity becomes spikes.",
+            )
+            self._made = [method, *method_options.options(methods.METHODS)]
+        own = super().get_params(ctx)
+        return [*own[:-1], *self._made, own[-1]]  # --help stays last
+
+
+@group.command("compile", cls=_CompileCommand)
+@click.argument("model")
+@click.option("--weights", type=click.Path(path_type=Path), help="safetensors or checkpoint")
+@_data("--calib", "calibration images")
+@click.option(
+    "--calib-samples",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=CALIBRATION_IMAGES,
+    show_default=True,
+    help="Calibrate on the first N images of the training split.",
+)
+@click.option("--profile", metavar="NAME", default="loihi2", show_default=True, help="the chip")
+@click.option(
+    "--mean", callback=_numbers, default="", help="normalisation per channel: 0.485,0.456,0.406"
+)
+@click.option("--std", callback=_numbers, default="", help="as --mean; both are kept in the file")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_in_folder,
+    help="the model file",
+)
+@_common
+def compile_(
+    model: str,
+    weights: Path | None,
+    spec: str,
+    calib_samples: int,
+    method: str,
+    profile: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    output: Path,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Compile MODEL, given as package.module:callable, into a model file."""
+    import lapilli
+    from lapilli import data, method_options, models, render, reports
+
+    options = method_options.build(lapilli.methods.METHODS, method, given)
+    with terminal.bars() as bar:
+        dataset = data.load(
+            spec, split="train", limit=calib_samples, progress=bar("reading calibration images")
+        )
+        images = dataset.images
+        if mean or std:
+            images = data.normalise(images, mean, std)
+        counters: dict[str, terminal.Count] = {}
+        artifact = lapilli.compile(
+            models.load(model, weights),
+            calibration=images,
+            method=options,
+            profile=profile,
+            observe=terminal.stopwatch("compile"),
+            progress=lambda stage, done, total: counters.setdefault(stage, bar(stage))(done, total),
+            preprocessing=(mean, std),
+        )
+    artifact = replace(artifact, provenance=replace(artifact.provenance, labels=dataset.names))
+    artifact.save(output)
+    report = {"artifact": reports.identity(artifact, output), **reports.inspect_report(artifact)}
+    _show(report, as_json, render.compiled)
+
+
+@group.command()
+@_model_file()
+@_data()
+@click.option("--backend", default="reference", show_default=True, help="reference or lava")
+@_limit(None)
+@_timeout()
+@_common
+def run(
+    model_file: Path, spec: str, backend: str, limit: int | None, timeout_s: float, as_json: bool
+) -> None:
+    """Run a model file on images: accuracy, agreement, spikes, synaptic operations."""
+    import lapilli
+    from lapilli import render, reports
+
+    artifact = lapilli.load(model_file)
+    with terminal.bars() as bar:
+        dataset = _images(artifact, spec, limit, bar)
+        evaluation = reports.evaluate(
+            artifact,
+            dataset.images,
+            backend=backend,
+            timeout_s=timeout_s,
+            progress=bar(f"running on {backend}"),
+        )
+    report = {
+        "artifact": reports.identity(artifact, model_file),
+        **reports.run_report(evaluation, dataset, backend),
+    }
+    _show(report, as_json, render.run)
+
+
+@group.command()
+@_model_file()
+@_data()
+@_limit(VERIFY_IMAGES)
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    default=("reference", "lava"),
+    show_default=True,
+    help="Compare these; may be given more than once.",
+)
+@_timeout()
+@_common
+def verify(
+    model_file: Path,
+    spec: str,
+    limit: int,
+    backends: tuple[str, ...],
+    timeout_s: float,
+    as_json: bool,
+) -> int:
+    """Check every equality, spike by spike; exit code 1 and the first difference if one fails."""
+    import lapilli
+    from lapilli import render, reports
+
+    artifact = lapilli.load(model_file)
+    with terminal.bars() as bar:
+        dataset = _images(artifact, spec, limit, bar)
+        counters: dict[str, terminal.Count] = {}
+        verification = lapilli.verify(
+            artifact,
+            dataset.images,
+            backends=backends,
+            progress=lambda stage, done, total: counters.setdefault(stage, bar(stage))(done, total),
+            timeout_s=timeout_s,
+        )
+    report = {
+        "artifact": reports.identity(artifact, model_file),
+        "data": reports.data_report(dataset),
+        **reports.verification_report(verification),
+    }
+    _show(report, as_json, render.verification)
+    return 0 if verification.ok else 1
+
+
+@group.command()
+@_model_file()
+@_data()
+@_limit(None)
+@click.option("--profile", metavar="NAME", help="another chip than the one compiled for")
+@_common
+def estimate(
+    model_file: Path, spec: str, limit: int | None, profile: str | None, as_json: bool
+) -> None:
+    """Energy and latency of one inference, as bands, with sources and what is not counted."""
+    import lapilli
+    from lapilli import render_energy, reports
+
+    artifact = lapilli.load(model_file)
+    with terminal.bars() as bar:
+        dataset = _images(artifact, spec, limit, bar)
+        evaluation = reports.evaluate(
+            artifact, dataset.images, agreement_images=0, progress=bar("counting events")
+        )
+    report = {
+        "artifact": reports.identity(artifact, model_file),
+        **reports.estimate_report(artifact, evaluation, dataset, profile),
+    }
+    _show(report, as_json, render_energy.estimate)
+
+
+@group.command()
+@_model_file()
+@_common
+def inspect(model_file: Path, as_json: bool) -> None:
+    """Provenance, populations, proven ranges and schedule of a model file."""
+    import lapilli
+    from lapilli import render, reports
+
+    artifact = lapilli.load(model_file)
+    report = {
+        "artifact": reports.identity(artifact, model_file),
+        **reports.inspect_report(artifact),
+    }
+    _show(report, as_json, render.inspection)
+
+
+@group.command()
+@click.argument("name", required=False)
+@_common
+def profiles(name: str | None, as_json: bool) -> None:
+    """List the hardware profiles, or every number of the one called NAME with its source."""
+    from lapilli import hardware_profiles, render, reports
+
+    if name is not None:
+        _show(reports.profile_report(hardware_profiles.load(name)), as_json, render.profile)
+        return
+    listed = [hardware_profiles.load(known) for known in hardware_profiles.names()]
+    keys = ("name", "kind", "title", "calibrated")
+    report = {"profiles": [{key: getattr(p, key) for key in keys} for p in listed]}
+    _show(report, as_json, render.profile_list)
+
+
+@group.command()
+@click.option(
+    "--keep",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep the weights and the model files there.",
+)
+@_common
+def demo(keep: Path | None, as_json: bool) -> int:
+    """Train, compile, verify and price a small network on handwritten digits."""
+    from lapilli import demo as demonstration
+
+    with terminal.bars() as bar:
+        report = demonstration.run(bar, keep)
+    _show(report, as_json, demonstration.tables)
+    return 0 if report["ok"] else 1
+
+
+def _images(
+    artifact: Artifact, spec: str, limit: int | None, bar: Callable[[str], terminal.Count]
+) -> Dataset:
+    """Test images, normalised as those that the network was compiled with."""
+    from lapilli import data
+
+    split: Split = "test"
+    dataset = data.load(spec, split=split, limit=limit, progress=bar("reading images"))
+    p = artifact.provenance
+    if not p.input_mean:
+        return dataset
+    return replace(dataset, images=data.normalise(dataset.images, p.input_mean, p.input_std))
+
+
+def _show(report: dict[str, Any], as_json: bool, tables: Callable[[dict[str, Any]], Any]) -> None:
+    if as_json:
+        terminal.show_json(report)
+    else:
+        terminal.show(*tables(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Reports as tables for people; the same dicts that `--json` prints, nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+
+from lapilli.terminal import plain
+
+Report = dict[str, Any]
+UNCALIBRATED = "* modelled: these constants are not calibrated against silicon"
+
+
+def table(title: str, columns: Sequence[str], *, text: int = 1, caption: str = "") -> Table:
+    """A plain table whose first `text` columns are text and the others numbers."""
+    made = Table(
+        title=plain(title),
+        caption=caption or None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+    )
+    for index, name in enumerate(columns):
+        made.add_column(name, justify="left" if index < text else "right", overflow="fold")
+    return made
+
+
+def percent(accuracy: Report | None) -> str:
+    """98.10 % (981 of 1000)."""
+    if accuracy is None:
+        return "-"
+    return f"{100 * accuracy['fraction']:.2f} % ({accuracy['correct']} of {accuracy['images']})"
+
+
+def joules(pj: float) -> str:
+    """Picojoules in the unit that reads best: 1.50 uJ."""
+    for unit, size in (("J", 1e12), ("mJ", 1e9), ("uJ", 1e6), ("nJ", 1e3)):
+        if pj >= size:
+            return f"{pj / size:.3g} {unit}"
+    return f"{pj:.3g} pJ"
+
+
+def band(values: Report) -> tuple[str, str]:
+    """The middle, and "low .. high"."""
+    low, mid, high = (joules(values[key]) for key in ("low", "mid", "high"))
+    return mid, f"{low} .. {high}"
+
+
+def run(report: Report) -> Iterator[RenderableType]:
+    """What `lapilli run` found."""
+    where, events, agreement = report["data"], report["events"], report["agreement"]
+    made = table(
+        f"{where['source']}, {where['split']} split, {where['images']} images, "
+        f"{report['backend']} backend, {report['seconds']:.2f} s",
+        ("measure", "value"),
+        text=2,
+    )
+    made.add_row("accuracy", percent(report["accuracy"]))
+    made.add_row(
+        f"same class as the {agreement['with']}",
+        f"{agreement['equal']} of the first {agreement['images']}" if agreement["images"] else "-",
+    )
+    names = {
+        "spikes_per_image": "spikes per image",
+        "synops_per_image": "synaptic operations per image",
+        "input_macs_per_image": "multiply-accumulates of the input per image",
+        "neuron_updates_per_image": "neuron updates per image",
+    }
+    for key, name in names.items():
+        made.add_row(name, "-" if events is None else f"{events[key]:,.1f}")
+    made.add_row("input values out of range, clipped", str(report["input_values_clipped"]))
+    yield made
+    if events is None:
+        yield f"The {report['backend']} backend does not count events; the reference engine does."
+
+
+def verification(report: Report) -> Iterator[RenderableType]:
+    """Every equality, and the first difference."""
+    made = table("Equalities", ("equality", "compared", "equal", ""))
+    for row in report["equalities"]:
+        holds = row["equal"] == row["compared"]
+        made.add_row(
+            plain(row["equality"]),
+            f"{row['compared']:,}",
+            f"{row['equal']:,}",
+            "holds" if holds else "BROKEN",
+        )
+    yield made
+    if report["first_difference"] is not None:
+        yield f"First difference: {plain(report['first_difference'])}"
+    yield "Every equality holds." if report["ok"] else "An equality is broken."
+
+
+def compiled(report: Report) -> Iterator[RenderableType]:
+    """The summary after `lapilli compile`."""
+    sums, origin = report["totals"], report["provenance"]
+    widest = max(report["populations"], key=lambda p: p["v_bits"])
+    made = table(f"Compiled {report['artifact']['path']}", ("", "value"), text=2)
+    rows = {
+        "method": f"{origin['method']} {plain(_provenance('options', origin['options']))}",
+        "populations, neurons": f"{sums['populations']}, {sums['neurons']:,}",
+        "connections": f"{sums['connections']}, of which {sums['compact_connections']} compact and "
+        f"{sums['connections'] - sums['compact_connections']} sparse",
+        "synapses, stored weights": f"{sums['synapses']:,}, {sums['stored_weights']:,}",
+        "steps per image, latency in steps": f"{report['steps']}, {report['latency_steps']}",
+        "widest state, proven": f"{plain(widest['name'])}: {_range(widest['v'])}, "
+        f"{widest['v_bits']} of {report['state_bits']} bits",
+        "hash": report["artifact"]["hash"],
+    }
+    for name, value in rows.items():
+        made.add_row(name, value)
+    yield made
+
+
+def _range(bounds: Sequence[int] | None) -> str:
+    if bounds is None:
+        return "-"
+    return f"{bounds[0]:,}" if bounds[0] == bounds[1] else f"{bounds[0]:,} .. {bounds[1]:,}"
+
+
+def inspection(report: Report) -> Iterator[RenderableType]:
+    """Everything that `lapilli inspect` shows."""
+    origin = table(f"{report['artifact']['path']}", ("provenance", "value"), text=2)
+    for key, value in report["provenance"].items():
+        origin.add_row(key, plain(_provenance(key, value)) or "-")
+    origin.add_row("hash", report["artifact"]["hash"])
+    yield origin
+    columns = ("population", "model", "shape", "neurons", "synapses", "threshold", "v, proven")
+    made = table(
+        "Populations",
+        (*columns, f"bits of {report['state_bits']}", "weight bits", "step"),
+        text=2,
+    )
+    for p in report["populations"]:
+        made.add_row(
+            plain(p["name"]),
+            p["model"],
+            "x".join(str(n) for n in p["shape"]),
+            f"{p['neurons']:,}",
+            f"{p['synapses']:,}",
+            _range(p["threshold"]),
+            _range(p["v"]),
+            str(p["v_bits"]),
+            "-" if p["weight_bits"] is None else str(p["weight_bits"]),
+            str(p["first_step"]),
+        )
+    yield made
+    yield (
+        f"Schedule: {report['steps']} steps per image, the result after {report['latency_steps']} "
+        f"steps, a new image every {report['interval_steps']} steps."
+    )
+
+
+def _provenance(key: str, value: Any) -> str:
+    if key == "ann_macs":
+        return f"{sum(value.values()):,} in {len(value)} layers"
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={v}" for k, v in value.items())
+    return ", ".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
+
+
+def profile_list(report: Report) -> Iterator[RenderableType]:
+    """One line per built-in profile."""
+    made = table("Hardware profiles", ("name", "kind", "calibrated", "device"), text=4)
+    for p in report["profiles"]:
+        calibrated = "yes" if p["calibrated"] else "no"
+        made.add_row(plain(p["name"]), p["kind"], calibrated, plain(p["title"]))
+    yield made
+
+
+def profile(report: Report) -> Iterator[RenderableType]:
+    """Every number of a profile with what is needed to trust it."""
+    calibrated = "calibrated" if report["calibrated"] else "not calibrated against silicon"
+    made = table(
+        f"{report['name']}: {report['title']}, {calibrated}",
+        ("key", "value", "unit", "confidence", "source"),
+        text=5,
+    )
+    for key, q in report["quantities"].items():
+        made.add_row(key, *(plain(q[part]) for part in ("value", "unit", "confidence", "source")))
+    yield made

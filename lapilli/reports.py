@@ -1,0 +1,249 @@
+"""What the commands say, as plain dicts: `--json` prints them, `render` turns them into tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+import lapilli
+from lapilli.compiler.linear import Sparse
+from lapilli.compiler.netlist import Netlist, Population
+from lapilli.compiler.neurons import STATE_BITS
+from lapilli.compiler.schedule import schedule
+from lapilli.data import Dataset
+from lapilli.runtime.metrics import PopulationEvents, totals
+from lapilli.runtime.trace import Trace
+
+if TYPE_CHECKING:
+    from lapilli.compiler.artifact import Artifact
+    from lapilli.hardware_profiles import Profile
+    from lapilli.runtime.verification import Verification
+
+Report = dict[str, Any]
+Progress = Callable[[int, int], None]
+
+BATCH = 250
+"""Images at once on the reference engine, which keeps every population's counts of them."""
+AGREEMENT_IMAGES = 100
+"""Images on which the quantised ANN runs as well; it is written for clarity, not for speed."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """One pass over a data set. predictions: int64 (N,), None where outputs are no class scores.
+
+    events: exact counts over all images, empty where the backend does not count; input_clipped:
+    input values out of range; agree: images of `compared` with the quantised ANN's prediction.
+    """
+
+    predictions: npt.NDArray[np.int64] | None
+    events: Mapping[str, PopulationEvents]
+    input_clipped: int
+    agree: int
+    compared: int
+    seconds: float
+
+
+def evaluate(
+    artifact: Artifact,
+    images: npt.NDArray[np.float32],
+    *,
+    backend: str = "reference",
+    timeout_s: float | None = None,
+    agreement_images: int = AGREEMENT_IMAGES,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Run all images, in batches where the backend starts fast, and keep what reports need.
+
+    agreement_images: how many of them the quantised ANN sees too.
+    """
+    start = time.perf_counter()
+    size = BATCH if backend == "reference" else len(images)
+    predictions: list[npt.NDArray[np.int64] | None] = []
+    events: dict[str, PopulationEvents] = {}
+    clipped = 0
+    for first, batch in _batches(images, size):
+        trace = lapilli.run(
+            artifact,
+            batch,
+            backend=backend,
+            timeout_s=timeout_s,
+            progress=None if progress is None or backend == "reference" else progress,
+        )
+        predictions.append(predicted(trace.outputs))
+        clipped += trace.input_clipped
+        events = {name: _add(events.get(name), e) for name, e in trace.events.items()}
+        if progress is not None and backend == "reference":
+            progress(first + len(batch), len(images))
+    seconds = time.perf_counter() - start
+    classes = [p for p in predictions if p is not None]
+    every = np.concatenate(classes) if len(classes) == len(predictions) else None
+    agree = compared = 0
+    if every is not None and agreement_images > 0:
+        compared = min(len(images), agreement_images)
+        quantised = predicted(lapilli.quantised_ann(artifact, images[:compared]).outputs)
+        agree = int(np.equal(every[:compared], np.asarray(quantised)).sum())
+    return Evaluation(every, events, clipped, agree, compared, seconds)
+
+
+def predicted(outputs: Any) -> npt.NDArray[np.int64] | None:
+    """The class with the highest score (N,), or None unless outputs are (N, classes)."""
+    scores = np.asarray(outputs) if not isinstance(outputs, list) else None
+    return None if scores is None or scores.ndim != 2 else scores.argmax(axis=1)
+
+
+def _batches(
+    images: npt.NDArray[np.float32], size: int
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    for first in range(0, len(images), size):
+        yield first, images[first : first + size]
+
+
+def _add(sum_: PopulationEvents | None, e: PopulationEvents) -> PopulationEvents:
+    """Events over the images of both."""
+    if sum_ is None:
+        return e
+    added = ("images", "spikes", "synops", "input_macs", "neuron_updates")
+    return replace(sum_, **{name: getattr(sum_, name) + getattr(e, name) for name in added})
+
+
+def accuracy(
+    predictions: npt.NDArray[np.int64] | None, labels: npt.NDArray[np.int64] | None
+) -> Report | None:
+    """{"correct", "images", "fraction"}, or None where there are no labels or no class scores."""
+    if predictions is None or labels is None:
+        return None
+    correct = int((predictions == labels).sum())
+    return {"correct": correct, "images": len(labels), "fraction": correct / len(labels)}
+
+
+def identity(artifact: Artifact, path: object) -> Report:
+    """Which model file is meant."""
+    return {"path": str(path), "hash": artifact.hash}
+
+
+def data_report(dataset: Dataset) -> Report:
+    """Which images are meant."""
+    return {"source": dataset.source, "split": dataset.split, "images": len(dataset)}
+
+
+def run_report(evaluation: Evaluation, dataset: Dataset, backend: str) -> Report:
+    """Accuracy, agreement with the quantised ANN, and events per image where they are counted."""
+    per_image = asdict(totals(evaluation.events)) if evaluation.events else None
+    return {
+        "backend": backend,
+        "data": data_report(dataset),
+        "accuracy": accuracy(evaluation.predictions, dataset.labels),
+        "agreement": {
+            "with": "quantised ANN",
+            "equal": evaluation.agree,
+            "images": evaluation.compared,
+        },
+        "events": per_image,
+        "input_values_clipped": evaluation.input_clipped,
+        "seconds": evaluation.seconds,
+    }
+
+
+def verification_report(verification: Verification) -> Report:
+    """Every equality with how much was compared, and the first difference."""
+    return {
+        "ok": verification.ok,
+        "equalities": [
+            {"equality": r.name, "compared": r.compared, "equal": r.equal}
+            for r in verification.rows
+        ],
+        "first_difference": verification.first_difference,
+    }
+
+
+def inspect_report(artifact: Artifact) -> Report:
+    """Provenance, populations, connections and schedule of a compiled network."""
+    netlist = artifact.netlist
+    times = schedule(netlist.populations, netlist.connections, netlist.steps)
+    return {
+        "provenance": asdict(artifact.provenance),
+        "steps": netlist.steps,
+        "latency_steps": times.latency,
+        "interval_steps": times.interval,
+        "totals": {
+            "populations": len(netlist.populations),
+            "neurons": sum(p.size for p in netlist.populations),
+            "connections": len(netlist.connections),
+            "compact_connections": sum(not isinstance(c.map, Sparse) for c in netlist.connections),
+            "synapses": sum(c.map.synapses for c in netlist.connections),
+            "stored_weights": sum(int(c.map.weight.size) for c in netlist.connections),
+        },
+        "state_bits": STATE_BITS,
+        "populations": [_population(netlist, p, times.first[p.name]) for p in netlist.populations],
+    }
+
+
+def _population(netlist: Netlist, p: Population, first_step: int) -> Report:
+    incoming = netlist.into(p.name)
+    threshold = getattr(p.neuron, "threshold", None)
+    weights = [c.map.weight for c in incoming if c.map.weight.size]
+    return {
+        "name": p.name,
+        "model": type(p.neuron).__name__,
+        "shape": list(p.shape),
+        "neurons": p.size,
+        "first_step": first_step,
+        "from": [
+            {
+                "source": c.source,
+                "form": type(c.map).__name__,
+                "synapses": c.map.synapses,
+                "stored_weights": int(c.map.weight.size),
+                "exponent": c.exponent,
+                "delay": c.delay,
+            }
+            for c in incoming
+        ],
+        "synapses": sum(c.map.synapses for c in incoming),
+        "threshold": None if threshold is None else [int(threshold.min()), int(threshold.max())],
+        "v": [p.state_low, p.state_high],
+        "v_bits": signed_bits(p.state_low, p.state_high),
+        "weight_bits": max(
+            (signed_bits(int(w.min()), int(w.max())) for w in weights), default=None
+        ),
+    }
+
+
+def signed_bits(low: int, high: int) -> int:
+    """Bits of the narrowest two's complement integer that holds low .. high.
+
+    >>> signed_bits(0, 0), signed_bits(-128, 127), signed_bits(-129, 0), signed_bits(0, 128)
+    (1, 8, 9, 9)
+    """
+    return 1 + max(max(high, 0).bit_length(), (-low - 1).bit_length() if low < 0 else 0)
+
+
+def estimate_report(
+    artifact: Artifact, evaluation: Evaluation, dataset: Dataset, profile: str | None = None
+) -> Report:
+    """The estimate as it is, and what it was made from."""
+    counted = Trace("reference", np.zeros(0), {}, {}, events=evaluation.events)
+    estimate = lapilli.estimate_events(artifact, counted, profile=profile)
+    return {
+        "method": artifact.provenance.method,
+        "data": data_report(dataset),
+        "estimate": estimate.as_dict(),
+    }
+
+
+def profile_report(profile: Profile) -> Report:
+    """Every number of a profile."""
+    return {
+        "name": profile.name,
+        "kind": profile.kind,
+        "title": profile.title,
+        "calibrated": profile.calibrated,
+        "quantities": {key: asdict(quantity) for key, quantity in profile.quantities()},
+    }

@@ -1,0 +1,83 @@
+"""From a netlist to connected Lava processes: one per population, one per connection.
+
+All images stream through back to back. The offsets of the populations come from `Schedule`, the
+one owner of alignment; the delays are the netlist's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lava.magma.core.process.process import AbstractProcess
+
+from lapilli.compiler import neurons
+from lapilli.compiler.linear import Array
+from lapilli.compiler.netlist import Netlist, Population
+from lapilli.compiler.neurons import NeuronModel
+from lapilli.compiler.numerics import Int64Array
+from lapilli.compiler.schedule import schedule
+from lapilli.runtime.lava import processes
+from lapilli.runtime.lava.processes import Observer, Recorder
+
+PROCESSES: dict[type[NeuronModel], type[AbstractProcess]] = {
+    neurons.Source: processes.Source,
+    neurons.SoftResetIF: processes.SoftResetIF,
+    neurons.Window: processes.Window,
+    neurons.Readout: processes.Readout,
+}
+"""The process of every neuron model; its keywords are the model's fields. Total over `MODELS`."""
+
+
+def build(
+    netlist: Netlist,
+    inputs: Int64Array,
+    observers: Mapping[str, Observer],
+    arrays: Mapping[str, dict[str, Array]],
+) -> dict[str, AbstractProcess]:
+    """Connected processes by name (populations, and "source -> target" for connections).
+
+    inputs: (N, *input shape). observers: one per process; arrays: what each population records, by
+    kind (see `Recorder`).
+    """
+    plan = schedule(netlist.populations, netlist.connections, netlist.steps)
+    built: dict[str, AbstractProcess] = {}
+    for p in netlist.populations:
+        lag = p.neuron.emission_lag(netlist.steps)
+        built[p.name] = PROCESSES[type(p.neuron)](
+            **_parameters(p, inputs),
+            window=netlist.steps,
+            offset=plan.first[p.name],
+            name=p.name,
+            observer=observers[p.name],
+            recorder=Recorder(arrays[p.name], netlist.steps, lag),
+        )
+    for c in netlist.connections:
+        source, target = built[c.source], built[c.target]
+        name = f"{c.source} -> {c.target}"
+        synapse = processes.Synapse(
+            map=c.map,
+            exponent=c.exponent,
+            delay=c.delay,
+            in_shape=source.s_out.shape,
+            out_shape=target.a_in.shape,
+            name=name,
+            observer=observers[name],
+        )
+        source.s_out.connect(synapse.s_in)
+        synapse.a_out.connect(target.a_in)
+        built[name] = synapse
+    return built
+
+
+def _parameters(p: Population, inputs: Int64Array) -> dict[str, Any]:
+    if isinstance(p.neuron, neurons.Source):
+        return {**vars(p.neuron), "inputs": inputs.reshape(len(inputs), *p.shape)}
+    return {**vars(p.neuron), "shape": p.shape}
+
+
+def steps_to_run(netlist: Netlist, images: int) -> int:
+    """Steps until every population has recorded its last spike of the last image."""
+    plan = schedule(netlist.populations, netlist.connections, netlist.steps)
+    # The schedule ends with the readouts; a population that nobody listens to may end later.
+    return max(plan.total_steps(images), max(plan.sends.values()) + images * netlist.steps)
