@@ -52,6 +52,7 @@ TORCH_HOMES = [
     "lapilli.compiler.frontend",
     "lapilli.compiler.execute",
     "lapilli.compiler.calibrate",
+    "lapilli.compiler.compensate",
     "lapilli.compiler.training",
     "lapilli.runtime.reference",
 ]
@@ -59,7 +60,6 @@ FRONT_DOOR = "lapilli"
 THIRD_PARTY: dict[str, tuple[str, list[str]]] = {
     "click": ("click", [FRONT_DOOR]),
     "h5py": ("h5py", ["lapilli.compiler.artifact"]),
-    "jsonschema": ("jsonschema", ["lapilli.hardware_profiles"]),
     "lava": ("lava-nc", ["lapilli.runtime.lava"]),
     "numpy": ("numpy", list(FOLDERS)),
     "PIL": ("pillow", [FRONT_DOOR]),

@@ -118,13 +118,11 @@ class Journal:
         for recording in self.recordings:
             _mapped(self.directory / recording.file, "w+", recording.dtype, recording.shape)
 
-    def watches(self) -> dict[str, Watch]:
-        """For every process the place where it reports, by name."""
+    def watches(self) -> list[Watch]:
+        """For every process the place where it reports, in the order of `process_names`."""
         table = _mapped(self.directory / _STATUS, "r+")
-        return {
-            name: Watch(row, self.directory, name)
-            for name, row in zip(self.names, table, strict=True)
-        }
+        rows = zip(self.names, table, strict=True)
+        return [Watch(row, self.directory, name) for name, row in rows]
 
     def arrays(self, population: str) -> dict[str, Array]:
         """The mapped arrays of one population, by kind."""

@@ -6,7 +6,7 @@ one owner of alignment; the delays are the netlist's own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lava.magma.core.process.process import AbstractProcess
@@ -32,14 +32,15 @@ PROCESSES: dict[type[NeuronModel], type[AbstractProcess]] = {
 def build(
     netlist: Netlist,
     inputs: Int64Array,
-    observers: Mapping[str, Observer],
+    observers: Sequence[Observer],
     arrays: Mapping[str, dict[str, Array]],
-) -> dict[str, AbstractProcess]:
-    """Connected processes by name (populations, and "source -> target" for connections).
+) -> list[AbstractProcess]:
+    """Connected processes: of the populations, then of the connections, in the netlist's order.
 
-    inputs: (N, *input shape). observers: one per process; arrays: what each population records, by
-    kind (see `Recorder`).
+    inputs: (N, *input shape). observers: one per process, in that order; arrays: what each
+    population records, by kind (see `Recorder`).
     """
+    follow = iter(observers)
     plan = schedule(netlist.populations, netlist.connections, netlist.steps)
     built: dict[str, AbstractProcess] = {}
     for p in netlist.populations:
@@ -49,35 +50,28 @@ def build(
             window=netlist.steps,
             offset=plan.first[p.name],
             name=p.name,
-            observer=observers[p.name],
+            observer=next(follow),
             recorder=Recorder(arrays[p.name], netlist.steps, lag),
         )
+    synapses = []
     for c in netlist.connections:
         source, target = built[c.source], built[c.target]
-        name = f"{c.source} -> {c.target}"
         synapse = processes.Synapse(
             map=c.map,
             exponent=c.exponent,
             delay=c.delay,
             in_shape=source.s_out.shape,
             out_shape=target.a_in.shape,
-            name=name,
-            observer=observers[name],
+            name=f"{c.source} -> {c.target}",
+            observer=next(follow),
         )
         source.s_out.connect(synapse.s_in)
         synapse.a_out.connect(target.a_in)
-        built[name] = synapse
-    return built
+        synapses.append(synapse)
+    return [*built.values(), *synapses]
 
 
 def _parameters(p: Population, inputs: Int64Array) -> dict[str, Any]:
     if isinstance(p.neuron, neurons.Source):
         return {**vars(p.neuron), "inputs": inputs.reshape(len(inputs), *p.shape)}
     return {**vars(p.neuron), "shape": p.shape}
-
-
-def steps_to_run(netlist: Netlist, images: int) -> int:
-    """Steps until every population has recorded its last spike of the last image."""
-    plan = schedule(netlist.populations, netlist.connections, netlist.steps)
-    # The schedule ends with the readouts; a population that nobody listens to may end later.
-    return max(plan.total_steps(images), max(plan.sends.values()) + images * netlist.steps)
