@@ -8,6 +8,7 @@ docs/artifact.md describes the format.
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,6 @@ FORMAT = "lapilli"
 _HDF5_FAULTS = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError)
 """What h5py raises on a malformed file; tests/benchmarks/fuzz_artifact.py looks for others."""
 _MAX_DEPTH = 8
-_MAX_ATTRIBUTE_BYTES = 2**16
 
 
 @final
@@ -236,7 +236,7 @@ class _Reader:
             name = attribute.name.decode()
             place = f"{where}/{name}"
             dtype, shape = self._type(attribute, place)
-            if len(shape) > 1 or attribute.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
+            if len(shape) > 1:
                 raise refuse(place, "attributes are scalars or short lists", shape, "rank 0 or 1")
             values = self._values(attribute, dtype, shape, place)
             if dtype.kind == "S":
@@ -295,16 +295,17 @@ class _Reader:
     def _values(
         self, holder: Any, dtype: np.dtype[Any], shape: tuple[int, ...], where: str
     ) -> Array:
-        size = dtype.itemsize
-        for length in shape:
-            size *= length
-        if size > self._budget or holder.get_storage_size() < size:
-            found = f"{size} bytes, of which {holder.get_storage_size()} are stored"
+        size = math.prod((dtype.itemsize, *shape))
+        # An attribute lies in its header; a dataset may claim more than was ever written.
+        dataset = isinstance(holder, h5d.DatasetID)
+        stored = holder.get_storage_size() if dataset else self._budget
+        if size > min(stored, self._budget):
+            found = f"{size} bytes, of which {stored} are stored"
             raise refuse(where, "is stored in the file in full", found, f"{self._budget} bytes")
         self._budget -= size
         values = np.empty(shape, dtype)
         if size:
-            spaces = [h5s.ALL, h5s.ALL] if isinstance(holder, h5d.DatasetID) else []
+            spaces = [h5s.ALL, h5s.ALL] if dataset else []
             # As stored: h5py would otherwise convert strings on the way.
             holder.read(*spaces, values, mtype=holder.get_type())
         return values

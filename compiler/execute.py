@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from torch import Tensor
 
-from lapilli.compiler.linear import Conv, Dense, Diagonal, LinearMap, Sparse
+from lapilli.compiler.linear import Array, Conv, Dense, Diagonal, LinearMap, Sparse
 from lapilli.compiler.populations import PopulationGraph
 
 
@@ -47,7 +48,7 @@ class TorchMap:
 _Apply = Callable[[Tensor], Tensor]
 
 
-def as_tensor(values: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
+def as_tensor(values: Array, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor with its own memory; parameters of the compiler are read-only."""
     return torch.tensor(np.asarray(values), dtype=dtype, device=device)
 
@@ -72,17 +73,23 @@ def _sparse(linear: Sparse, dtype: torch.dtype, device: torch.device) -> _Apply:
 
 
 def _conv(linear: Conv, dtype: torch.dtype, device: torch.device) -> _Apply:
-    weight = as_tensor(linear.weight, dtype, device)
+    # Channels last: the layout in which torch convolves fastest on CPUs; results are the same.
+    layout = torch.channels_last
+    weight = as_tensor(linear.weight, dtype, device).contiguous(memory_format=layout)
     (top, bottom), (left, right) = linear.margins()
     symmetric = top == bottom >= 0 and left == right >= 0
-    settings = {"stride": linear.stride, "dilation": linear.dilation, "groups": linear.groups}
-
-    def apply(x: Tensor) -> Tensor:
-        if symmetric:
-            return F.conv2d(x, weight, padding=(top, left), **settings)
-        return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, **settings)
-
-    return apply
+    convolve = partial(
+        F.conv2d,
+        weight=weight,
+        stride=linear.stride,
+        padding=(top, left) if symmetric else 0,
+        dilation=linear.dilation,
+        groups=linear.groups,
+    )
+    if symmetric:
+        return lambda x: convolve(x.contiguous(memory_format=layout))
+    margins = (left, right, top, bottom)
+    return lambda x: convolve(F.pad(x, margins).contiguous(memory_format=layout))
 
 
 _APPLY: dict[type[LinearMap], Callable[..., _Apply]] = {

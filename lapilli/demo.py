@@ -70,6 +70,7 @@ def run(bar: Bar, keep: Path | None = None) -> Report:
         "data": reports.data_report(test),
         "ann": reports.accuracy(ann, test.labels),
         "ann_energy": rows[0]["estimate"]["ann_total"],
+        "ann_on": rows[0]["estimate"]["reference"],
         "profile": {"name": PROFILE, "calibrated": rows[0]["estimate"]["calibrated"]},
         "methods": rows,
         "lava_images": LAVA_IMAGES,
@@ -121,31 +122,39 @@ def tables(report: Report) -> Iterator[RenderableType]:
     made = render.table(
         f"Handwritten digits, whole test split ({where['images']} images), "
         f"one image alone on {report['profile']['name']}",
-        ("network", "accuracy", "steps", "latency", "operations", f"energy{star}", "low .. high"),
+        (
+            *("network", "accuracy", "steps", "latency", "operations"),
+            *(f"dynamic energy{star}", f"energy in all{star}", f"low .. high{star}"),
+        ),
         caption="" if calibrated else render.UNCALIBRATED,
     )
     ann = report["ann_energy"]
     made.add_row(
-        "ANN, float32, arithmetic only",
-        render.percent(report["ann"]),
+        f"ANN, float32, on {report['ann_on']}",
+        _percent(report["ann"]),
         "",
         "",
         f"{ann['macs']:,.0f} MAC",
-        *render.band(ann["fp32_pj"]),
+        render.band(ann["fp32_pj"])[0],
     )
     for row in report["methods"]:
         made.add_section()
-        made.add_row(f"{row['name']}: quantised ANN", render.percent(row["quantised_ann"]))
+        made.add_row(f"{row['name']}: quantised ANN", _percent(row["quantised_ann"]))
         made.add_row(
             f"{row['name']}: SNN",
-            render.percent(row["snn"]),
+            _percent(row["snn"]),
             str(row["steps"]),
-            f"{row['latency_steps']} steps",
-            f"{row['events']['synops_per_image']:,.0f} synaptic",
+            str(row["latency_steps"]),
+            f"{row['events']['synops_per_image']:,.0f} synops",
+            render.band(row["estimate"]["total"]["dynamic_pj"])[0],
             *render.band(row["estimate"]["single"]["total_pj"]),
         )
     yield made
     yield from _equalities(report)
+
+
+def _percent(accuracy: Report) -> str:
+    return f"{100 * accuracy['fraction']:.2f} %"
 
 
 def _equalities(report: Report) -> Iterator[str]:

@@ -176,13 +176,15 @@ def _round_robin(
 
 def _pixels(name: str, data: bytes) -> npt.NDArray[np.uint8]:
     """(H, W) where the image is grey, else (H, W, 3)."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.mode not in GREY + COLOUR:
                 raise _image_error(name, f"pixels of mode {image.mode}", "8 bits per channel")
             return np.asarray(image.convert("L" if image.mode in GREY else "RGB"))
+    except UnidentifiedImageError as error:
+        raise _image_error(name, f"none of {', '.join(FORMATS)}") from error
     except (OSError, ValueError, SyntaxError, zlib.error) as error:
         raise _image_error(name, str(error)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

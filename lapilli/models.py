@@ -9,7 +9,10 @@ from __future__ import annotations
 import importlib
 import pickle
 import sys
+import tarfile
 import traceback
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,11 @@ LATER = (".pt2", ".onnx", ".nir", ".net")
 """Inputs that MODEL will also name, but that this version cannot read yet."""
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
 SHOWN = 5
+_FAULTS = (
+    *(OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError, TypeError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile),
+)
+"""What torch.load raises on files that are no checkpoints; found by tests/test_models.py."""
 
 
 def load(spec: str, weights: Path | None = None) -> torch.nn.Module:
@@ -160,18 +168,19 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        found = _dangerous(path)
+        if found is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's doubts about a file that it then refuses
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
+            state = next((loaded[k] for k in STATE_KEYS if _holds(loaded, k)), loaded)
+            if _is_state(state):
+                return {str(key): value for key, value in state.items()}
+            found = f"{type(loaded).__name__} without a state_dict of tensors"
     except FileNotFoundError:
         found = "no such file"
-    except (SafetensorError, pickle.UnpicklingError, EOFError, OSError) as error:
-        found = str(error).splitlines()[0] if str(error) else type(error).__name__
-    except (RuntimeError, ValueError, LookupError, AttributeError, TypeError) as error:
-        found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    else:
-        state = next((loaded[k] for k in STATE_KEYS if _holds(loaded, k)), loaded)
-        if isinstance(state, Mapping) and all(isinstance(v, torch.Tensor) for v in state.values()):
-            return {str(key): value for key, value in state.items()}
-        found = f"{type(loaded).__name__} without a state_dict of tensors"
+    except (SafetensorError, *_FAULTS) as error:
+        found = f"{type(error).__name__}: {_first_line(error)}"
     raise InputError(
         str(path),
         "the weights are plain tensors",
@@ -179,6 +188,28 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         allowed="a .safetensors file, or a state_dict that torch.load(weights_only=True) accepts",
         remedy="Save model.state_dict(), not the model: files that can run code are not opened.",
     )
+
+
+def _dangerous(path: Path) -> str | None:
+    """What torch.load must not be given, whatever it is told about weights_only."""
+    if tarfile.is_tarfile(path):
+        # CVE-2025-32434: before torch 2.6 this runs code, weights_only or not.
+        return "a checkpoint in the tar format of torch 0.1"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("constants.pkl") for name in archive.namelist()):
+                return "a TorchScript program"
+    return None
+
+
+def _is_state(state: Any) -> bool:
+    import torch
+
+    return isinstance(state, Mapping) and all(isinstance(v, torch.Tensor) for v in state.values())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _holds(loaded: Any, key: str) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ def run(
     device: str = "cpu",
 ) -> Trace:
     """Execute a netlist on integer inputs (N, *input shape) and count every event."""
-    engine = _Engine(netlist, record, torch.device(device))
+    engine = _Engine(netlist, len(inputs), record, torch.device(device))
     with exact_arithmetic():
         for start in range(0, len(inputs), engine.batch):
             engine.run(inputs[start : start + engine.batch])
@@ -65,12 +65,12 @@ class _Activity:
 
 
 class _Engine:
-    def __init__(self, netlist: Netlist, record: Record, device: torch.device):
+    def __init__(self, netlist: Netlist, images: int, record: Record, device: torch.device):
         self.netlist, self.record, self.device = netlist, record, device
         neurons = [p.neuron for p in netlist.populations]
         windows = all(isinstance(n, (Source, Window, Readout)) for n in neurons)
         held = any(isinstance(n, Source) and n.hold for n in neurons)
-        self.one_pass = record == "counts" and windows and not held
+        self.one_pass = record in ("outputs", "counts") and windows and not held
         self.batch = (
             IMAGES_PER_BATCH if self.one_pass else max(1, STEPS_PER_BATCH // netlist.steps)
         )
@@ -85,11 +85,9 @@ class _Engine:
             for p in netlist.populations
         }
         self.sent = {p.name: np.zeros(p.size, np.int64) for p in netlist.populations}
-        self.images = 0
-        self.kept: dict[str, dict[str, list[Array]]] = {
-            kind: {p.name: [] for p in netlist.populations}
-            for kind in ("counts", "spikes", "states")
-        }
+        self.done = 0
+        self.images = images
+        self.kept: dict[tuple[str, str], Array] = {}
 
     def _map(self, c: Connection) -> TorchMap:
         shifted = c.map.with_weight(c.map.weight.astype(np.float64) * 2.0**c.exponent)
@@ -98,7 +96,6 @@ class _Engine:
     def run(self, inputs: Int64Array) -> None:
         """One batch: every population in turn."""
         activity: dict[str, _Activity] = {}
-        self.images += len(inputs)
         for p in self.netlist.populations:
             if isinstance(p.neuron, Source):
                 x = torch.tensor(inputs, dtype=self.dtype[p.name], device=self.device)
@@ -110,6 +107,7 @@ class _Engine:
                 kernel = _KERNELS[type(p.neuron)]
                 activity[p.name] = kernel(self, p, drives)
             self._count(p, activity[p.name])
+        self.done += len(inputs)
 
     def _source(self, source: Source, x: Tensor) -> _Activity:
         if source.hold:
@@ -140,20 +138,21 @@ class _Engine:
         return total
 
     def keep(self, kind: str, p: Population, values: Tensor) -> None:
-        """Store one batch of counts, spikes or states as integers."""
-        wide = torch.int64 if kind == "states" or p.size == 0 else torch.int32
-        self.kept[kind][p.name].append(values.to(wide).cpu().numpy())
+        """Store one batch of counts, spikes, states or readouts as integers."""
+        if (kind, p.name) not in self.kept:
+            shape = (self.images, *values.shape[1:])
+            self.kept[kind, p.name] = np.empty(shape, _stored(kind, p, self.netlist.steps))
+        self.kept[kind, p.name][self.done : self.done + len(values)] = values.cpu().numpy()
 
     def _count(self, p: Population, activity: _Activity) -> None:
         if isinstance(p.neuron, Readout):
             return
-        self.keep("counts", p, activity.count)
-        if self.record != "counts":
+        if self.record != "outputs":
+            self.keep("counts", p, activity.count)
+        if self.record in ("spikes", "states"):
             train = activity.train
             if activity.timing != "train":
-                whole = torch.zeros(
-                    (len(train), self.netlist.steps, *p.shape), dtype=train.dtype
-                )
+                whole = train.new_zeros((len(train), self.netlist.steps, *p.shape))
                 whole[:, : None if activity.timing == "held" else 1] = train
                 train = whole
             self.keep("spikes", p, train)
@@ -161,20 +160,16 @@ class _Engine:
 
     def trace(self) -> Trace:
         """Everything recorded so far."""
-        joined = {
-            kind: {name: np.concatenate(parts) for name, parts in kept.items() if parts}
-            for kind, kept in self.kept.items()
-        }
-        readouts = {
-            p.name: joined["counts"].pop(p.name).astype(np.int64) for p in self.netlist.outputs
-        }
+        kept: dict[str, dict[str, Array]] = {kind: {} for kind in _KINDS}
+        for (kind, name), values in self.kept.items():
+            kept[kind][name] = values
         return Trace(
             "reference",
-            real_outputs(self.netlist, readouts),
-            joined["counts"],
-            readouts,
-            joined["spikes"],
-            joined["states"] if self.record == "states" else {},
+            real_outputs(self.netlist, kept["readouts"]),
+            kept["counts"],
+            kept["readouts"],
+            kept["spikes"],
+            kept["states"],
             self._events(),
         )
 
@@ -203,6 +198,17 @@ class _Engine:
         return events
 
 
+_KINDS = ("counts", "spikes", "states", "readouts")
+
+
+def _stored(kind: str, p: Population, steps: int) -> type[np.signedinteger[Any]]:
+    """A small integer type that holds every value: counts of a whole data set fill memory."""
+    if kind in ("states", "readouts"):
+        return np.int32 if kind == "states" else np.int64
+    bounds = p.neuron.window_total(steps) if kind == "counts" else p.neuron.payload()
+    return np.int16 if max(-bounds[0], bounds[1]) < 2**15 else np.int32
+
+
 def _dtype(netlist: Netlist, p: Population) -> torch.dtype:
     """float32 where the proven bounds make it exact, else float64."""
     step, total = netlist.drive_bounds(p.name)
@@ -213,11 +219,12 @@ def _dtype(netlist: Netlist, p: Population) -> torch.dtype:
 
 def _messages(neuron: NeuronModel, activity: _Activity, steps: int) -> Array:
     """Spikes sent by each neuron, summed over the batch; a graded spike is one message."""
-    low, high = neuron.payload()
-    binary = (low, high) == (0, 1)
-    sent = activity.count if binary else (activity.train != 0).sum(1)
+    binary = neuron.payload() == (0, 1)
+    sent = activity.count if binary else activity.count.sign().abs()
     repeats = steps if activity.timing == "held" else 1
-    return sent.flatten(1).sum(0, dtype=torch.int64).cpu().numpy() * repeats
+    # Sums over a batch stay far below 2**24: exact in float32.
+    messages: Array = sent.sum(0).reshape(-1).to(torch.int64).cpu().numpy() * repeats
+    return messages
 
 
 def _soft_reset_if(engine: _Engine, p: Population, drives: list[_Activity]) -> _Activity:
@@ -252,28 +259,34 @@ def _window(engine: _Engine, p: Population, drives: list[_Activity]) -> _Activit
 
 def _readout(engine: _Engine, p: Population, drives: list[_Activity]) -> _Activity:
     v = _integrated(engine, p, drives, repeat_bias=True)
-    engine.keep("counts", p, v)
+    engine.keep("readouts", p, v)
     return _Activity(v.unsqueeze(1), "first", v)
 
 
 def _integrated(
     engine: _Engine, p: Population, drives: list[_Activity], *, repeat_bias: bool
 ) -> Tensor:
-    """v after the window's last step; keeps v of every step if asked for."""
+    """v after the window's last step; keeps v of every step if asked for.
+
+    A window's bias counts once, a readout's in every step.
+    """
     parameters = engine.parameters[p.name]
-    start = parameters["initial"] if repeat_bias else parameters["initial"] + parameters["bias"]
+    start, bias = parameters["initial"], parameters["bias"]
     if engine.one_pass:
-        v = drives[0].count + (start + parameters["bias"] if repeat_bias else start)
+        v = drives[0].count + (start + bias * (engine.netlist.steps if repeat_bias else 1))
         for drive in drives[1:]:
             v += drive.count
         return v
-    drive = engine.over_time(p, drives)
+    drive_per_step = engine.over_time(p, drives)
     if repeat_bias:
-        drive += parameters["bias"]
-    states = drive.cumsum(1).add_(start)
+        drive_per_step += bias
+    else:
+        start = start + bias
+    states = drive_per_step.cumsum(1).add_(start)
     if engine.record == "states":
         engine.keep("states", p, states)
-    return states[:, -1]
+    last: Tensor = states[:, -1]
+    return last
 
 
 _Kernel = Callable[[_Engine, Population, list[_Activity]], _Activity]

@@ -13,8 +13,8 @@ from lapilli.compiler.netlist import Netlist
 from lapilli.runtime.metrics import PopulationEvents
 
 Array = npt.NDArray[Any]
-Record = Literal["counts", "spikes", "states"]
-"""How much is kept: counts per image; also each step's spikes; also each step's membranes."""
+Record = Literal["outputs", "counts", "spikes", "states"]
+"""How much is kept: readouts only; counts per image too; also each step's spikes; also each step's membranes."""
 Progress = Callable[[int, int], None]
 """Called with (done, total) in the unit that the backend works in: images or steps."""
 

@@ -165,12 +165,12 @@ def test_an_interrupt_leaves_the_old_file(path: Path, monkeypatch: pytest.Monkey
     assert_untouched(path)
 
 
-@pytest.mark.parametrize("moment", ["fsync", "replace"])
+@pytest.mark.parametrize("moment", ["os.fsync", "pathlib.Path.replace"])
 def test_a_killed_writer_leaves_the_old_file(path: Path, moment: str) -> None:
     # Nobody can tidy up after SIGKILL: the temporary file may stay, but under a name of its own.
     code = (
-        "import os, signal, sys; from lapilli.compiler.sealed_file import write_sealed\n"
-        f"os.{moment} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import os, pathlib, signal, sys; from lapilli.compiler.sealed_file import write_sealed\n"
+        f"{moment} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_sealed(sys.argv[1], bytes(50_000))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)

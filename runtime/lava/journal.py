@@ -23,12 +23,17 @@ from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.neurons import Readout, Source
 from lapilli.runtime.trace import Record
 
+NETLIST, INPUTS, JOB, LOG = "netlist.h5", "inputs.npy", "job.json", "log"
+"""What the runner leaves for the worker, and where the worker's output goes."""
 _STATUS = "status.npy"
 _FAILURE = "failure.json"
 
 
 class Phase(IntEnum):
-    """What a process does: between steps, waiting for messages, or working on them."""
+    """What a process does: between steps, waiting for messages, or working on them.
+
+    In this order: of the processes that are behind, the one that works holds up the others.
+    """
 
     IDLE = 0
     WAITING = 1

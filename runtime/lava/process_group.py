@@ -10,31 +10,38 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 _PROC = Path("/proc")
-_SHARED_MEMORY = "/dev/shm/"
+_SEGMENT = re.compile(r" (/dev/shm/psm_[^/ ]+)$")  # as multiprocessing.shared_memory names them
 
 
-def end(group: int, *, grace_s: float = 5.0) -> None:
-    """Return when no process of `group` runs any more and its shared memory is gone."""
-    segments = shared_segments(group)
+def end(leader: subprocess.Popen[bytes], *, grace_s: float = 5.0) -> None:
+    """Return when no process of the group of `leader` runs any more and no segment is left."""
+    segments = shared_segments(leader.pid)
     # A stopped process dies only when it may go on.
     for asked in (signal.SIGTERM, signal.SIGCONT):
-        _signal(group, asked)
-    if not _gone(group, grace_s):
-        segments |= shared_segments(group)
-        _signal(group, signal.SIGKILL)
-        _gone(group, grace_s)
+        _signal(leader, asked)
+    if not wait(leader, grace_s):
+        segments |= shared_segments(leader.pid)
+        _signal(leader, signal.SIGKILL)
+        wait(leader, grace_s)
     for segment in segments:
         segment.unlink(missing_ok=True)
 
 
-def wait(group: int, grace_s: float) -> bool:
-    """Whether every process of `group` ends by itself within `grace_s`."""
-    return _gone(group, grace_s)
+def wait(leader: subprocess.Popen[bytes], grace_s: float) -> bool:
+    """Whether the whole group ends by itself within `grace_s`."""
+    deadline = time.monotonic() + grace_s
+    while _alive(leader):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def members(group: int) -> list[int]:
@@ -50,36 +57,28 @@ def members(group: int) -> list[int]:
 
 
 def shared_segments(group: int) -> set[Path]:
-    """Files in shared memory that the processes of `group` have mapped."""
+    """Segments of shared memory that the processes of `group` have mapped."""
     segments = set()
     for pid in members(group):
         with contextlib.suppress(OSError):
             for line in (_PROC / str(pid) / "maps").read_text("utf-8", "replace").splitlines():
-                path = line.partition(_SHARED_MEMORY)
-                if path[1] and not path[2].endswith(" (deleted)"):
-                    segments.add(Path(_SHARED_MEMORY + path[2]))
+                if found := _SEGMENT.search(line):
+                    segments.add(Path(found.group(1)))
     return segments
 
 
-def _signal(group: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, number)
+def _signal(leader: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    if _alive(leader):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader.pid, number)
 
 
-def _alive(group: int) -> bool:
+def _alive(leader: subprocess.Popen[bytes]) -> bool:
+    leader.poll()  # a process that nobody asks about stays a zombie
     if _PROC.is_dir():
-        return bool(members(group))
+        return bool(members(leader.pid))
     try:
-        os.killpg(group, 0)
+        os.killpg(leader.pid, 0)
     except ProcessLookupError:
         return False
-    return True
-
-
-def _gone(group: int, grace_s: float) -> bool:
-    deadline = time.monotonic() + grace_s
-    while _alive(group):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
     return True

@@ -8,6 +8,9 @@ Tensors are channels first, (C, H, W), as in PyTorch; Lava's own convolution wan
 A synapse sends what it computed in the step before, as every synapse in Lava does, so a spike
 takes one step from neuron to neuron, and `delay` steps more. Several synapses may join one a_in:
 Lava adds them.
+
+This file is a folder of its own because Lava, looking for the models of a process, executes every
+module beside the file that defines it, anew for each process: slow, and fatal to dataclasses.
 """
 
 from __future__ import annotations

@@ -1,0 +1,101 @@
+"""The process that runs Lava: `python -m lapilli.runtime.lava.worker JOB_DIRECTORY`.
+
+It reads the netlist and the inputs, starts one operating-system process per Lava process, and
+reports through the job's journal. It never decides that a run takes too long: the runner does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from lava.magma.core.run_conditions import RunSteps
+from lava.magma.core.run_configs import Loihi2SimCfg
+
+from lapilli.compiler import artifact
+from lapilli.runtime.lava import network
+from lapilli.runtime.lava.journal import INPUTS, JOB, NETLIST, Journal, report_failure
+from lapilli.runtime.trace import Record
+
+CHANNEL_DEPTH = 2
+"""Messages that a channel holds. All processes step together, so one is on its way at a time."""
+_POLL_S = 0.05
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the job in the directory that `arguments` names."""
+    directory = Path(arguments[0])
+    job = json.loads((directory / JOB).read_text("utf-8"))
+    threading.Thread(target=_end_with, args=(job["runner"], directory), daemon=True).start()
+    try:
+        _run(directory, job["record"], job["steps"])
+    except Exception as error:
+        report_failure(directory, "", f"{type(error).__name__}: {error}")
+        _wait_for_the_end()
+
+
+def _run(directory: Path, record: Record, steps: int) -> None:
+    netlist = artifact.read(directory / NETLIST).netlist
+    inputs = np.load(directory / INPUTS, mmap_mode="r", allow_pickle=False)
+    journal = Journal(directory, netlist, record, len(inputs))
+    arrays = {p.name: journal.arrays(p.name) for p in netlist.populations}
+    first = network.build(netlist, inputs, journal.watches(), arrays)[0]
+    first.run(
+        RunSteps(steps, blocking=False),
+        Loihi2SimCfg(select_tag="fixed_pt"),
+        {"pypy_channel_size": CHANNEL_DEPTH},
+    )
+    _follow(journal, steps)
+    first.wait()
+    first.stop()
+
+
+def _follow(journal: Journal, steps: int) -> None:
+    """Return when every process has done its last step; a process that dies ends the run."""
+    processes = multiprocessing.active_children()
+    while (status := journal.status()) and any(row.done < steps for row in status):
+        names = {row.pid: row.name for row in status}
+        for process in processes:
+            if process.exitcode is not None:
+                _died(journal.directory, names.get(process.pid or 0, ""), process.exitcode)
+        time.sleep(_POLL_S)
+
+
+def _died(directory: Path, name: str, exit_code: int) -> NoReturn:
+    what = f"exit code {exit_code}"
+    if exit_code < 0:
+        what = f"killed by {signal.Signals(-exit_code).name}"
+    report_failure(directory, name, f"its process ended: {what}")
+    _wait_for_the_end()
+
+
+def _wait_for_the_end() -> NoReturn:
+    # Leaving would make Lava wait for processes that wait for each other; the runner ends us all.
+    while True:
+        signal.pause()
+
+
+def _end_with(runner: int, directory: Path) -> None:
+    """End the whole group when the runner is gone, which cannot do it any more."""
+    while os.getppid() == runner:
+        time.sleep(1.0)
+    shutil.rmtree(directory, ignore_errors=True)
+    # Not the resource tracker, which ignores this and then removes the shared memory.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(0, signal.SIGCONT)
+        os.killpg(0, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

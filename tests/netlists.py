@@ -1,0 +1,215 @@
+"""Small random netlists, and their inputs, for every test that executes one.
+
+They have what real ones have in little space: every form of linear map, strides, dilation, groups,
+padding of both signs, residual sums (from the same source, too), exponents, thresholds shared, per
+channel and per neuron, several outputs. `verify` holds for each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import scipy.sparse as sp
+
+from lapilli.compiler.linear import (
+    FORMS,
+    Array,
+    Conv,
+    Dense,
+    Diagonal,
+    LinearMap,
+    Shape,
+    Sparse,
+    frozen,
+)
+from lapilli.compiler.netlist import Connection, Netlist, Population
+from lapilli.compiler.neurons import NeuronModel, Readout, SoftResetIF, Source, Window
+from lapilli.compiler.numerics import Int64Array
+from lapilli.compiler.schedule import schedule
+
+Coding = Literal["graded", "unary", "rate"]
+CODINGS: tuple[Coding, ...] = ("graded", "unary", "rate")
+SHARED = frozen(1.0)
+
+
+def proven(netlist: Netlist) -> Netlist:
+    """The netlist with its delays as the schedule wants them and its reaches recorded."""
+    plan = schedule(netlist.populations, netlist.connections, netlist.steps)
+    connections = tuple(
+        dataclasses.replace(c, delay=plan.delay(c.source, c.target)) for c in netlist.connections
+    )
+    netlist = dataclasses.replace(netlist, connections=connections)
+    populations = []
+    for p in netlist.populations:
+        low, high = netlist.reach(p.name)
+        populations.append(dataclasses.replace(p, state_low=low, state_high=high))
+    return dataclasses.replace(netlist, populations=tuple(populations))
+
+
+def population(name: str, shape: Shape, neuron: NeuronModel) -> Population:
+    """A population whose units are the network's own; `proven` records its reach."""
+    return Population(name, shape, neuron, SHARED, SHARED, 0, 0)
+
+
+def connection(source: str, target: str, linear_map: LinearMap, exponent: int = 0) -> Connection:
+    """A connection whose units are the network's own; `proven` sets its delay."""
+    return Connection(source, target, linear_map, exponent, 0, SHARED)
+
+
+def integers(values: Any) -> Array:
+    """Parameters of a neuron."""
+    return frozen(values, np.int64)
+
+
+def random_inputs(rng: np.random.Generator, netlist: Netlist, images: int) -> Int64Array:
+    """Images over the whole range of the source, (images, *input shape)."""
+    source = netlist.input
+    low, high = source.neuron.payload()
+    return rng.integers(low, high + 1, (images, *source.shape))
+
+
+def random_netlist(
+    rng: np.random.Generator,
+    coding: Coding = "graded",
+    forms: Sequence[type[LinearMap]] = FORMS,
+) -> Netlist:
+    """Five populations besides the input, two of them with a residual sum, and two readouts.
+
+    Each of `forms` (up to five) is used for at least one connection.
+    """
+    levels = int(rng.integers(2, 6))
+    steps = {"graded": int(rng.integers(1, 4)), "unary": levels + int(rng.integers(2))}
+    builder = _Builder(rng, coding, levels, steps.get(coding, 7))
+    order = [forms[i % len(forms)] for i in rng.permutation(max(len(forms), 5))][:5]
+    for index, form in enumerate(order):
+        sources = [builder.names[-1]]
+        if index in (2, 4):  # a branch from far behind; one beside the main road
+            sources.append(builder.names[-1 - index // 2] if index == 2 else sources[0])
+        builder.add(f"layer{index}.{form.__name__.lower()}", form, sources)
+    *_, side, last = builder.names
+    builder.read("head", [last])
+    builder.read("side", [last, side])
+    netlist = proven(builder.netlist())
+    netlist.verify()
+    return netlist
+
+
+class _Builder:
+    def __init__(self, rng: np.random.Generator, coding: Coding, levels: int, steps: int):
+        self.rng, self.coding, self.levels, self.steps = rng, coding, levels, steps
+        shape = (int(rng.integers(1, 4)) * 2, int(rng.integers(6, 9)), int(rng.integers(6, 9)))
+        source = Source(int(rng.integers(-9, 1)), int(rng.integers(5, 30)), coding == "rate")
+        self.populations = [population("input", shape, source)]
+        self.connections: list[Connection] = []
+
+    @property
+    def names(self) -> list[str]:
+        return [p.name for p in self.populations]
+
+    def netlist(self) -> Netlist:
+        return Netlist(tuple(self.populations), tuple(self.connections), self.steps)
+
+    def add(self, name: str, form: type[LinearMap], sources: Sequence[str]) -> None:
+        """A spiking population: its first source through `form`, others through what fits."""
+        first = random_map(self.rng, form, self.netlist()[sources[0]].shape)
+        self._connect(name, first, sources)
+        self.populations.append(population(name, first.out_shape, SoftResetIF(*[integers(1)] * 3)))
+        step, total = self.netlist().drive_bounds(name)
+        self.populations[-1] = population(
+            name, first.out_shape, self._neuron(first.out_shape, step.high, total.high)
+        )
+
+    def read(self, name: str, sources: Sequence[str]) -> None:
+        """A readout."""
+        shape = (int(self.rng.integers(2, 5)),)
+        source = self.netlist()[sources[0]].shape
+        self._connect(name, _dense(self.rng, source, shape), sources)
+        bias, initial = self.rng.integers(-9, 10, (2, *shape))
+        self.populations.append(
+            population(name, shape, Readout(integers(bias), integers(initial)))
+        )
+
+    def _connect(self, name: str, first: LinearMap, sources: Sequence[str]) -> None:
+        maps = [first]
+        for source in sources[1:]:
+            shape = self.netlist()[source].shape
+            same = shape == first.out_shape
+            maps.append((_diagonal if same else _sparse)(self.rng, shape, first.out_shape))
+        for source, linear_map in zip(sources, maps, strict=True):
+            exponent = int(self.rng.integers(0, 3))
+            self.connections.append(connection(source, name, linear_map, exponent))
+
+    def _neuron(self, shape: Shape, step_high: Array, total_high: Array) -> NeuronModel:
+        rng = self.rng
+        sizes: list[Shape] = [(), (shape[0],) + (1,) * (len(shape) - 1), shape]
+        size = sizes[rng.integers(3)]
+        rate = self.coding == "rate"
+        # A fifth of the proven bound is an ordinary drive: some neurons fire, few always.
+        unit = int(step_high.max()) if rate else int(total_high.max()) // self.levels
+        threshold = rng.integers(max(unit // 8, 1), max(unit // 4, 1) + 2, size)
+        bias = rng.integers(-threshold // 4, threshold // 4 + 1)
+        initial = threshold // 2
+        parameters = integers(threshold), integers(bias), integers(initial)
+        if rate:
+            return SoftResetIF(*parameters)
+        sending: Literal["graded", "unary"] = "unary" if self.coding == "unary" else "graded"
+        return Window(*parameters, self.levels, sending)
+
+
+def random_map(rng: np.random.Generator, form: type[LinearMap], in_shape: Shape) -> LinearMap:
+    """A map of the given form out of `in_shape`, with 8-bit weights, into a shape that it likes."""
+    if form is Conv:
+        return _conv(rng, in_shape)
+    if form is Diagonal:
+        return _diagonal(rng, in_shape, in_shape)
+    out_shape = (int(rng.integers(1, 4)) * 2, *(int(rng.integers(4, 7)) for _ in range(2)))
+    return {Dense: _dense, Sparse: _sparse}[form](rng, in_shape, out_shape)
+
+
+def _weights(rng: np.random.Generator, shape: Shape) -> Array:
+    values = rng.integers(-128, 128, shape) * (rng.random(shape) < 0.8)
+    return frozen(values, np.int8)
+
+
+def _conv(rng: np.random.Generator, in_shape: Shape) -> Conv:
+    channels, *size = in_shape
+    groups = int(rng.choice([g for g in (1, 2, channels) if channels % g == 0]))
+    out_channels = groups * int(rng.integers(1, 4))
+    stride, dilation = rng.integers(1, 3, 2).tolist(), rng.integers(1, 3, 2).tolist()
+    kernel, padding = rng.integers(1, 4, 2).tolist(), rng.integers(-1, 3, 2).tolist()
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    # Any number of outputs is a convolution; some here read beyond the lower and right border.
+    outputs = [
+        max((n + 2 * p - r) // s + 1 + int(rng.integers(0, 2)), 1)
+        for n, p, r, s in zip(size, padding, reach, stride, strict=True)
+    ]
+    weight = _weights(rng, (out_channels, channels // groups, *kernel))
+    return Conv(
+        weight,
+        in_shape,
+        (out_channels, *outputs),
+        tuple(stride),
+        tuple(padding),
+        tuple(dilation),
+        groups,
+    )
+
+
+def _diagonal(rng: np.random.Generator, in_shape: Shape, out_shape: Shape) -> Diagonal:
+    sizes: list[Shape] = [(), (in_shape[0],) + (1,) * (len(in_shape) - 1), in_shape]
+    weight = rng.integers(1, 100, sizes[rng.integers(3)])
+    return Diagonal(frozen(weight, np.int8), in_shape, out_shape)
+
+
+def _dense(rng: np.random.Generator, in_shape: Shape, out_shape: Shape) -> Dense:
+    sizes = int(np.prod(out_shape)), int(np.prod(in_shape))
+    return Dense(_weights(rng, sizes), in_shape, out_shape)
+
+
+def _sparse(rng: np.random.Generator, in_shape: Shape, out_shape: Shape) -> Sparse:
+    sizes = int(np.prod(out_shape)), int(np.prod(in_shape))
+    values = _weights(rng, sizes) * (rng.random(sizes) < 0.1)
+    return Sparse.from_matrix(sp.csr_matrix(values.astype(np.int8)), in_shape, out_shape)

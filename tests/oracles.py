@@ -1,0 +1,172 @@
+"""What a netlist computes, told once more as naively as possible: the oracle of the engines' tests.
+
+Nested loops over Python integers from the definitions in the docstrings and in DESIGN section 3.
+Nothing here calls `NeuronModel.step`, `LinearMap.apply` or numpy arithmetic on values.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lapilli.compiler.linear import Array, Conv, Dense, Diagonal, LinearMap, Sparse
+from lapilli.compiler.netlist import Connection, Netlist, Population
+from lapilli.compiler.neurons import NeuronModel, Readout, SoftResetIF, Source, Window
+from lapilli.compiler.numerics import Int64Array
+from lapilli.compiler.schedule import schedule
+
+Synapse = tuple[int, int, int]
+"""Output index, input index (both in C order), weight."""
+TOP = 2**23 - 1
+"""The largest membrane; the smallest is its negative."""
+
+
+def synapses(m: LinearMap) -> list[Synapse]:
+    """Every synapse of a map that is not zero, one by one."""
+    if isinstance(m, Conv):
+        found = _conv_synapses(m)
+    elif isinstance(m, Dense):
+        rows, columns = m.weight.shape
+        found = [(i, j, int(m.weight[i, j])) for i in range(rows) for j in range(columns)]
+    elif isinstance(m, Diagonal):
+        weights = np.broadcast_to(m.weight, m.in_shape).reshape(-1).tolist()
+        found = [(i, i, weight) for i, weight in enumerate(weights)]
+    else:
+        assert isinstance(m, Sparse)
+        found = [
+            (row, int(m.columns[k]), int(m.weight[k]))
+            for row in range(m.out_size)
+            for k in range(int(m.starts[row]), int(m.starts[row + 1]))
+        ]
+    return [synapse for synapse in found if synapse[2]]
+
+
+def _conv_synapses(m: Conv) -> list[Synapse]:
+    found = []
+    channels, height, width = m.in_shape
+    out_channels, out_height, out_width = m.out_shape
+    per_group, (kernel_h, kernel_w) = channels // m.groups, m.kernel
+    for o, oy, ox in itertools.product(*map(range, m.out_shape)):
+        group = o // (out_channels // m.groups)
+        for c, i, j in itertools.product(range(per_group), range(kernel_h), range(kernel_w)):
+            y = oy * m.stride[0] - m.padding[0] + i * m.dilation[0]
+            x = ox * m.stride[1] - m.padding[1] + j * m.dilation[1]
+            if 0 <= y < height and 0 <= x < width:
+                source = ((group * per_group + c) * height + y) * width + x
+                target = (o * out_height + oy) * out_width + ox
+                found.append((target, source, int(m.weight[o, c, i, j])))
+    return found
+
+
+def mapped(found: list[Synapse], exponent: int, x: list[int], outputs: int) -> list[int]:
+    """(map . x) * 2**exponent."""
+    result = [0] * outputs
+    for target, source, weight in found:
+        result[target] += weight * x[source]
+    return [value * 2**exponent for value in result]
+
+
+def saturated(v: int) -> int:
+    """v in 24 bits."""
+    return min(max(v, -TOP), TOP)
+
+
+@dataclass
+class Neuron:
+    """One neuron: its parameters as Python integers, and its state."""
+
+    model: NeuronModel
+    parameters: dict[str, int]
+    v: int = 0
+    pending: int = 0
+
+    def step(self, drive: int, tau: int, steps: int) -> int:
+        """Update by one step; the spike sent."""
+        model, p = self.model, self.parameters
+        if isinstance(model, Source):
+            return min(max(drive if tau == 0 or model.hold else 0, model.low), model.high)
+        if isinstance(model, SoftResetIF):
+            self.v = saturated((p["initial"] if tau == 0 else self.v) + drive + p["bias"])
+            spike = int(self.v >= p["threshold"])
+            self.v -= spike * p["threshold"]
+            return spike
+        if isinstance(model, Readout):
+            self.v = saturated((p["initial"] if tau == 0 else self.v) + drive + p["bias"])
+            return 0
+        assert isinstance(model, Window)
+        self.v = saturated((p["initial"] + p["bias"] if tau == 0 else self.v) + drive)
+        count = 0
+        while tau == steps - 1 and count < model.levels and self.v >= (count + 1) * p["threshold"]:
+            count += 1
+        if model.sending == "graded":
+            return count
+        self.pending += count
+        spike = int(self.pending > 0)
+        self.pending -= spike
+        return spike
+
+
+def neurons(p: Population) -> list[Neuron]:
+    """The neurons of a population, in C order."""
+    parameters = {
+        key: np.broadcast_to(value, p.shape).reshape(-1).tolist()
+        for key, value in vars(p.neuron).items()
+        if isinstance(value, np.ndarray)
+    }
+    return [
+        Neuron(p.neuron, {key: values[i] for key, values in parameters.items()})
+        for i in range(p.size)
+    ]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Spikes and membranes, (N, steps, *shape), aligned as in `Trace`; of every population."""
+
+    spikes: dict[str, Array]
+    states: dict[str, Array]
+
+
+def simulate(netlist: Netlist, inputs: Int64Array) -> Result:
+    """Step the whole network, all images back to back, one global step after the other."""
+    plan = schedule(netlist.populations, netlist.connections, netlist.steps)
+    window, images = netlist.steps, len(inputs)
+    total = max(plan.sends.values()) + (images + 1) * window
+    state = {p.name: neurons(p) for p in netlist.populations}
+    into: dict[str, list[tuple[Connection, list[Synapse]]]] = {
+        p.name: [(c, synapses(c.map)) for c in netlist.into(p.name)] for p in netlist.populations
+    }
+    sent: dict[str, list[list[int]]] = {p.name: [] for p in netlist.populations}
+    membranes: dict[str, list[list[int]]] = {p.name: [] for p in netlist.populations}
+    for t in range(total):
+        for p in netlist.populations:
+            local = t - plan.first[p.name]
+            if not 0 <= local < (images + 1) * window:
+                sent[p.name].append([0] * p.size)
+                membranes[p.name].append([0] * p.size)
+                continue
+            drive = [0] * p.size
+            if isinstance(p.neuron, Source) and local < images * window:
+                drive = inputs[local // window].reshape(-1).tolist()
+            for c, found in into[p.name]:
+                then = t - 1 - c.delay
+                if then >= 0:
+                    arriving = mapped(found, c.exponent, sent[c.source][then], p.size)
+                    drive = [a + b for a, b in zip(drive, arriving, strict=True)]
+            spikes = [
+                neuron.step(a, local % window, window)
+                for neuron, a in zip(state[p.name], drive, strict=True)
+            ]
+            sent[p.name].append(spikes)
+            membranes[p.name].append([neuron.v for neuron in state[p.name]])
+
+    def aligned(rows: list[list[int]], start: int, p: Population) -> Any:
+        return np.array(rows[start : start + images * window]).reshape(images, window, *p.shape)
+
+    return Result(
+        {p.name: aligned(sent[p.name], plan.sends[p.name], p) for p in netlist.populations},
+        {p.name: aligned(membranes[p.name], plan.first[p.name], p) for p in netlist.populations},
+    )

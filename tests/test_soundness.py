@@ -1,0 +1,178 @@
+"""A netlist from anybody: shapes, indices and magnitudes are right before anything computes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from artifact_samples import sample_netlist
+
+from lapilli.compiler import soundness
+from lapilli.compiler.errors import ArtifactError
+from lapilli.compiler.linear import FORMS, frozen
+from lapilli.compiler.netlist import Netlist
+
+CONV, DIAGONAL, SPARSE, _, DENSE = range(5)
+INPUT, WINDOW, SOFT, _, OUT = range(5)
+
+
+def ints(*values: int) -> Any:
+    return frozen(values, np.int64)
+
+
+def with_population(index: int, **changes: Any) -> Netlist:
+    """The sample with another population; names of neuron fields change its neuron."""
+    netlist = sample_netlist()
+    p = netlist.populations[index]
+    own = {name: value for name, value in changes.items() if hasattr(p, name)}
+    inner = {name: value for name, value in changes.items() if name not in own}
+    p = dataclasses.replace(p, neuron=dataclasses.replace(p.neuron, **inner), **own)
+    populations = (*netlist.populations[:index], p, *netlist.populations[index + 1 :])
+    return dataclasses.replace(netlist, populations=populations)
+
+
+def with_connection(index: int, **changes: Any) -> Netlist:
+    """The sample with another connection; names of map fields change its map."""
+    netlist = sample_netlist()
+    c = netlist.connections[index]
+    own = {name: value for name, value in changes.items() if hasattr(c, name)}
+    inner = {name: value for name, value in changes.items() if name not in own}
+    c = dataclasses.replace(c, map=dataclasses.replace(c.map, **inner), **own)
+    connections = (*netlist.connections[:index], c, *netlist.connections[index + 1 :])
+    return dataclasses.replace(netlist, connections=connections)
+
+
+def sparse(name: str, position: int, value: int) -> Netlist:
+    """The sample with one index of its sparse map changed."""
+    array = getattr(sample_netlist().connections[SPARSE].map, name).copy()
+    array[position] = value
+    return with_connection(SPARSE, **{name: frozen(array)})
+
+
+def test_the_sample_is_sound() -> None:
+    netlist = sample_netlist()
+    soundness.check(netlist, "x")
+    netlist.verify()
+
+
+def test_every_form_has_its_check() -> None:
+    assert set(soundness.FORM_CHECKS) == set(FORMS)
+
+
+POPULATIONS: list[tuple[int, dict[str, Any], str, str]] = [
+    (WINDOW, {"name": ""}, "name", "is a name"),
+    (WINDOW, {"name": "two\nlines"}, "name", "is a name"),
+    (WINDOW, {"shape": ()}, "shape", "is a shape"),
+    (WINDOW, {"shape": (4, 0, 3)}, "shape", "is a shape"),
+    (WINDOW, {"shape": (-4, -3, 3)}, "shape", "is a shape"),
+    (WINDOW, {"shape": (1,) * 9}, "shape", "is a shape"),
+    (WINDOW, {"shape": (2**30,)}, "shape", "is a shape"),
+    (WINDOW, {"shape": (5, 3, 3)}, "state_scale", "broadcasts to the population's shape"),
+    (WINDOW, {"state_scale": frozen(np.ones((1, 4, 3, 3)))}, "state_scale", "broadcasts to"),
+    (WINDOW, {"count_scale": frozen(np.ones(0))}, "count_scale", "broadcasts to"),
+    (WINDOW, {"threshold": ints(1, 2, 3, 4)}, "neuron/threshold", "broadcasts to"),
+    (WINDOW, {"bias": ints()}, "neuron/bias", "broadcasts to"),
+    (WINDOW, {"bias": frozen(1, np.int8)}, "neuron/bias", "parameters are 64-bit"),
+    (WINDOW, {"bias": ints(-(2**63))}, "neuron/bias", "is in range"),
+    (WINDOW, {"levels": 2**33}, "neuron/levels", "is in range"),
+    (SOFT, {"initial": ints(2**40)}, "neuron/initial", "is in range"),
+    (INPUT, {"low": 8}, "neuron", "sends an interval of payloads"),
+    (INPUT, {"low": -(2**63)}, "neuron/low", "is in range"),
+]
+
+
+@pytest.mark.parametrize(("index", "changes", "place", "rule"), POPULATIONS)
+def test_unsound_populations_are_refused(
+    index: int, changes: dict[str, Any], place: str, rule: str
+) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        soundness.check(with_population(index, **changes), "file:/netlist")
+    assert caught.value.where.startswith(f"file:/netlist/populations/000{index}")
+    assert caught.value.where.endswith(f"/{place}")
+    assert caught.value.rule.startswith(rule)
+
+
+SIZE = "has the right size"
+CONNECTIONS: list[tuple[Netlist, str, str]] = [
+    (with_connection(CONV, source="nobody"), "", "joins populations that exist"),
+    (with_connection(CONV, target="nobody"), "", "joins populations that exist"),
+    (with_connection(CONV, exponent=-1), "/exponent", "is in range"),
+    (with_connection(CONV, exponent=61), "/exponent", "is in range"),
+    (with_connection(CONV, exponent=55), "", "drives fit 61 bits"),
+    (with_connection(CONV, delay=-1), "/delay", "is in range"),
+    (with_connection(CONV, weight_scale=frozen(np.ones(3))), "/weight_scale", "is shared or"),
+    (with_connection(CONV, in_shape=(2, 0, 6)), "/map/in_shape", "is a shape"),
+    (with_connection(CONV, out_shape=()), "/map/out_shape", "is a shape"),
+    (with_connection(CONV, in_shape=(72,)), "/map", "shapes are (C, H, W)"),
+    (with_connection(CONV, out_shape=(4, 3, 3, 1)), "/map", "shapes are (C, H, W)"),
+    (with_connection(CONV, stride=(0, 1)), "/map/stride", "is in range"),
+    (with_connection(CONV, dilation=(1, -1)), "/map/dilation", "is in range"),
+    (with_connection(CONV, padding=(-(2**60), 0)), "/map/padding", "is in range"),
+    (with_connection(CONV, groups=0), "/map/groups", "is in range"),
+    (with_connection(CONV, groups=3), "/map/groups", "is in range"),
+    (with_connection(CONV, in_shape=(3, 6, 6)), "/map/groups", "groups divide the channels"),
+    (with_connection(CONV, out_shape=(5, 3, 3)), "/map/groups", "groups divide the channels"),
+    (with_connection(CONV, weight=ints(1)), "/map/weight", "is (O, C / groups, kH, kW)"),
+    (with_connection(CONV, groups=1), "/map/weight", SIZE),
+    (with_connection(CONV, out_shape=(6, 3, 3)), "/map/weight", SIZE),
+    (with_connection(CONV, weight=frozen(np.ones((4, 1, 0, 3), np.int8))), "taps", "is in range"),
+    (with_connection(CONV, stride=(2**15, 2**15)), "padding included", "is in range"),
+    (with_connection(CONV, dilation=(1, 2**26)), "padding included", "is in range"),
+    (with_connection(CONV, weight=frozen(np.full((4, 1, 3, 3), 2**40))), "weight", "is in range"),
+    (with_connection(DIAGONAL, weight=ints(1, 2)), "/map/weight", "broadcasts to"),
+    (with_connection(DIAGONAL, out_shape=(4, 3, 4)), "/map", SIZE),
+    (with_connection(DENSE, weight=frozen(np.ones((36, 3), np.int8))), "/map/weight", SIZE),
+    (with_connection(DENSE, in_shape=(4, 3, 4)), "/map/weight", SIZE),
+    (with_connection(SPARSE, columns=frozen([], np.int16)), "/map/columns", "indices are int32"),
+    (with_connection(SPARSE, starts=frozen([], np.int8)), "/map/starts", "indices are int32"),
+    (with_connection(SPARSE, starts=ints(0)), "/map/starts", SIZE),
+    (with_connection(SPARSE, columns=ints(0)), "/map/columns", SIZE),
+    (with_connection(SPARSE, out_shape=(4, 3, 2)), "/map/starts", SIZE),
+    (sparse("starts", 0, 1), "/map/starts", SIZE),
+    (sparse("starts", -1, 1), "/map/starts", SIZE),
+    (sparse("starts", 5, -1), "/map/starts", "rows follow each other"),
+    (sparse("starts", 5, 2**62), "/map/starts", "rows follow each other"),
+    (sparse("columns", 0, -1), "/map/columns", "name inputs"),
+    (sparse("columns", 3, 36), "/map/columns", "name inputs"),
+    (sparse("columns", 1, 0), "/map/columns", "are sorted and unique in each row"),
+]
+
+
+@pytest.mark.parametrize(("netlist", "place", "rule"), CONNECTIONS)
+def test_unsound_connections_are_refused(netlist: Netlist, place: str, rule: str) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        soundness.check(netlist, "file:/netlist")
+    assert caught.value.where.startswith("file:/netlist/connections/000")
+    assert caught.value.where.endswith(place)
+    assert caught.value.rule.startswith(rule)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2**21])
+def test_windows_have_a_length(steps: int) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        soundness.check(dataclasses.replace(sample_netlist(), steps=steps), "file:/netlist")
+    assert caught.value.where == "file:/netlist/steps"
+
+
+def test_empty_rows_and_an_empty_matrix_are_sound() -> None:
+    starts = frozen(np.zeros(37), np.int64)
+    empty = frozen([], np.int8)
+    netlist = with_connection(SPARSE, weight=empty, columns=frozen([], np.int32), starts=starts)
+    soundness.check(netlist, "x")
+    assert netlist.connections[SPARSE].map.synapses == 0
+
+
+def test_a_bound_that_does_not_wrap_is_accepted() -> None:
+    largest = max(e for e in range(61) if _accepted(e))
+    drive = 20 * 72 * 7 * 8 * 2**largest
+    assert drive <= soundness.MAX_DRIVE < 2 * drive
+
+
+def _accepted(exponent: int) -> bool:
+    try:
+        soundness.check(with_connection(CONV, exponent=exponent), "x")
+    except ArtifactError:
+        return False
+    return True
