@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import scipy.sparse as sp
 from h5py import h5f
+from netlists import integers, proven
 
 from lapilli.compiler import artifact as model_file
 from lapilli.compiler.artifact import Artifact, Provenance
@@ -36,19 +37,6 @@ PROVENANCE = Provenance(
 )
 
 
-def proven(netlist: Netlist) -> Netlist:
-    """The netlist with the reach of every state recorded."""
-    populations = []
-    for p in netlist.populations:
-        low, high = netlist.reach(p.name)
-        populations.append(dataclasses.replace(p, state_low=low, state_high=high))
-    return dataclasses.replace(netlist, populations=tuple(populations))
-
-
-def _integers(value: Any) -> Array:
-    return frozen(value, np.int64)
-
-
 def _population(name: str, shape: tuple[int, ...], neuron: NeuronModel, scale: Any) -> Population:
     return Population(name, shape, neuron, frozen(scale, float), frozen(0.5), 0, 0)
 
@@ -60,10 +48,8 @@ def sample_netlist(seed: int = 0) -> Netlist:
     def weight(*shape: int) -> Array:
         return frozen(rng.integers(-20, 21, shape).astype(np.int8))
 
-    per_channel = _integers(rng.integers(9, 30, (4, 1, 1)))
-    window = Window(
-        per_channel, _integers(rng.integers(-5, 5, (4, 1, 1))), _integers(4), 5, "unary"
-    )
+    per_channel = integers(rng.integers(9, 30, (4, 1, 1)))
+    window = Window(per_channel, integers(rng.integers(-5, 5, (4, 1, 1))), integers(4), 5, "unary")
     values = rng.integers(-9, 10, (36, 36)) * (rng.random((36, 36)) < 0.2)
     sparse = Sparse.from_matrix(sp.csr_matrix(values.astype(np.int8)), (4, 3, 3), (4, 3, 3))
     conv = Conv(weight(4, 1, 3, 3), (2, 6, 6), (4, 3, 3), (2, 2), (1, -1), groups=2)
@@ -71,9 +57,9 @@ def sample_netlist(seed: int = 0) -> Netlist:
     populations = (
         _population("input", (2, 6, 6), Source(-3, 7, False), 0.25),
         _population("Größe.conv", square, window, rng.random((4, 1, 1)) + 0.1),
-        _population("if", square, SoftResetIF(_integers(17), _integers(0), _integers(8)), 0.1),
+        _population("if", square, SoftResetIF(integers(17), integers(0), integers(8)), 0.1),
         _population("sum", square, dataclasses.replace(window, sending="graded"), 0.1),
-        _population("out", (3,), Readout(_integers([1, 2, 3]), _integers(0)), [0.1, 0.2, 0.3]),
+        _population("out", (3,), Readout(integers([1, 2, 3]), integers(0)), [0.1, 0.2, 0.3]),
     )
     shared = frozen(0.3)
     connections = (

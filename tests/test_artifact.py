@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from artifact_samples import PROVENANCE, forge, forge_hdf5, sample, sample_netlist
+from netlists import CODINGS, Coding, random_netlist
 
 from lapilli.compiler.artifact import Artifact, Provenance, read
 from lapilli.compiler.errors import ArtifactError, NetlistError
@@ -22,7 +23,7 @@ from lapilli.compiler.neurons import MODELS
 from lapilli.compiler.sealed_file import read_sealed, write_sealed
 
 TESTS = Path(__file__).resolve().parent
-SAMPLE_HASH = "7d64b716cd65c052692a728eb9ba80f41a8131f0d9ba7e247e1b1c0ecf3d1fc0"
+SAMPLE_HASH = "1873e867026ba927a276e28328d29356106c0e39bf45770ba8299484e5eedbba"
 
 
 @pytest.fixture
@@ -51,14 +52,23 @@ def assert_same(a: Any, b: Any) -> None:
         assert a == b
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_what_is_written_is_read(tmp_path: Path, seed: int) -> None:
-    written = sample(seed)
-    written.save(tmp_path / "model.h5")
-    loaded = read(str(tmp_path / "model.h5"))
+def _check_round_trip(written: Artifact, path: Path) -> None:
+    written.save(path)
+    loaded = read(str(path))
     assert_same(written.netlist, loaded.netlist)
     assert loaded.provenance == written.provenance
     assert loaded.hash == written.hash
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    _check_round_trip(sample(), tmp_path / "model.h5")
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("seed", range(10))
+def test_random_netlists_are_read_as_written(tmp_path: Path, seed: int, coding: Coding) -> None:
+    netlist = random_netlist(np.random.default_rng(seed), coding)
+    _check_round_trip(Artifact(netlist, PROVENANCE), tmp_path / "model.h5")
 
 
 def test_provenance_may_leave_out_what_is_optional(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_every_truncation_is_refused(path: Path) -> None:
     data = path.read_bytes()
     for length in range(len(data)):
         path.write_bytes(data[:length])
-        refusal(path)
+        assert refusal(path).exit_code == 2
     path.write_bytes(data + b"\0")
     assert refusal(path).found == f"{len(data) + 1} bytes that do not match their seal"
 
@@ -57,7 +57,7 @@ def test_every_changed_byte_is_refused(path: Path) -> None:
     for position in range(len(data)):
         data[position] ^= 0x20
         path.write_bytes(data)
-        refusal(path)
+        assert refusal(path).exit_code == 2
         data[position] ^= 0x20
 
 

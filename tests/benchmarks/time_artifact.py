@@ -20,7 +20,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from artifact_samples import PROVENANCE, proven
+from artifact_samples import PROVENANCE
+from netlists import integers, proven
 
 from lapilli.compiler.artifact import Artifact, read
 from lapilli.compiler.linear import Array, Dense, frozen
@@ -28,15 +29,11 @@ from lapilli.compiler.netlist import Connection, Netlist, Population
 from lapilli.compiler.neurons import NeuronModel, Readout, Source, Window
 
 
-def _integer(value: int) -> Array:
-    return frozen(value, np.int64)
-
-
 def chain(layers: int, width: int) -> Artifact:
     """Dense layers of `width` neurons, one after the other, with random 8-bit weights."""
     rng = np.random.default_rng(0)
-    window = Window(_integer(1000), _integer(0), _integer(500), 4, "graded")
-    readout = Readout(_integer(0), _integer(0))
+    window = Window(integers(1000), integers(0), integers(500), 4, "graded")
+    readout = Readout(integers(0), integers(0))
     models: list[NeuronModel] = [Source(0, 1, False), *[window] * (layers - 1), readout]
     one, shape = frozen(1.0), (width,)
     populations = [

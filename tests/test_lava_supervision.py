@@ -1,0 +1,251 @@
+"""Whatever goes wrong inside a Lava run: one error that names the layer, and nothing is left."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lava_worker_faults import FAULTY_STEP, VICTIM, small_netlist
+
+from lapilli.compiler.errors import BackendError
+from lapilli.runtime import reference
+from lapilli.runtime.lava import process_group, runner
+
+SCRIPT = str(Path(__file__).with_name("lava_worker_faults.py"))
+INPUTS = np.arange(12).reshape(4, 3) % 6
+STALL_S = 2.0
+Usage = namedtuple("Usage", "total used free")
+
+
+class Leftovers:
+    """What a run had, seen just before its end, and whether any of it is still there."""
+
+    def __init__(self, temporary: Path):
+        self.temporary = temporary
+        self.processes: set[int] = set()
+        self.segments: set[Path] = set()
+
+    def look(self) -> None:
+        """Every process that lives in the temporary folder, with its shared memory."""
+        for pid in processes_in(self.temporary):
+            self.processes.add(pid)
+            self.segments |= process_group.shared_segments(os.getpgid(pid))
+
+    def assert_gone(self, *, within_s: float = 0.0) -> None:
+        deadline = time.monotonic() + within_s
+        while self._remaining() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert self._remaining() == []
+
+    def _remaining(self) -> list[object]:
+        files = [path for path in self.temporary.iterdir() if path.name.startswith("lapilli")]
+        segments = [path for path in self.segments if path.exists()]
+        return [*processes_in(self.temporary), *segments, *files]
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Processes whose working directory is, or was, below `folder`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if str((entry / "cwd").readlink()).startswith(f"{folder}/"):
+                found.append(int(entry.name))
+        except OSError:  # it has just ended, or is not ours
+            continue
+    return found
+
+
+@pytest.fixture
+def leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Leftovers]:
+    """Runs keep their files below `tmp_path`; afterwards nothing of them may remain."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen, end = Leftovers(tmp_path), process_group.end
+
+    def observed(*arguments: object, **options: object) -> None:
+        seen.look()
+        end(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(process_group, "end", observed)
+    yield seen
+    seen.assert_gone()
+
+
+def run_with(fault: str, **options: object) -> BackendError:
+    with pytest.raises(BackendError) as caught:
+        runner.run(
+            small_netlist(),
+            INPUTS,
+            worker=(sys.executable, SCRIPT, fault),
+            **options,  # type: ignore[arg-type]
+        )
+    assert caught.value.exit_code == 3
+    assert caught.value.remedy
+    return caught.value
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        ("raise", "ValueError: planted"),
+        ("exit", "exit code 7"),
+        ("kill", "killed by SIGKILL"),
+        ("hang", "no step in 2 s, it is in step"),
+        ("stop", "no step in 2 s, it is in step"),
+    ],
+)
+def test_fault_in_a_population_names_it(fault: str, found: str, leftovers: Leftovers) -> None:
+    error = run_with(fault, stall_s=STALL_S)
+    assert error.where == f"lava: {VICTIM}"
+    assert found in error.found
+    # It idles while the input travels and `before` integrates its window of 4.
+    assert f"{FAULTY_STEP + 5} of" in error.found or f"after {FAULTY_STEP + 4} of" in error.found
+    assert len(leftovers.processes) > 9
+    assert leftovers.segments
+
+
+@pytest.mark.lava
+def test_fault_in_a_synapse_names_it(leftovers: Leftovers) -> None:
+    error = run_with("raise-in-synapse")
+    assert error.where in {"lava: input -> before", f"lava: before -> {VICTIM}",
+                           f"lava: {VICTIM} -> after", "lava: after -> out"}
+    assert "planted" in error.found
+
+
+@pytest.mark.lava
+def test_fault_in_the_building_of_the_network(leftovers: Leftovers) -> None:
+    error = run_with("raise-in-build")
+    assert error.where == "lava: the run"
+    assert "KeyError" in error.found
+
+
+def test_worker_that_gives_up(leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "installed", lambda: True)
+    error = run_with("leader-dies")
+    assert error.where == "lava: the run"
+    assert error.found == "it ended with code 1, last line: planted: the worker gives up"
+
+
+def test_worker_that_never_begins(leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "installed", lambda: True)
+    error = run_with("never-begins", stall_s=0.5)
+    assert error.where == "lava: the run"
+    assert error.found == "no step in 0.5 s, it never began"
+    assert "stall_s" in error.remedy
+
+
+@pytest.mark.lava
+def test_timeout_of_the_whole_run(leftovers: Leftovers) -> None:
+    with pytest.raises(BackendError) as caught:
+        runner.run(small_netlist(), np.zeros((100_000, 3), np.int64), timeout_s=2.5)
+    assert "not done after 2.5 s" in caught.value.found
+    assert caught.value.allowed == "2.5 s"
+    assert "timeout_s" in caught.value.remedy
+    assert leftovers.segments
+
+
+@pytest.mark.lava
+def test_worker_killed_from_outside(leftovers: Leftovers) -> None:
+    def kill_the_leader(done: int, total: int) -> None:
+        if done > 5:
+            os.killpg(os.getpgid(processes_in(leftovers.temporary)[0]), 0)
+            leader = min(processes_in(leftovers.temporary))
+            leftovers.look()
+            os.kill(leader, signal.SIGKILL)
+
+    with pytest.raises(BackendError) as caught:
+        runner.run(small_netlist(), np.zeros((100_000, 3), np.int64), progress=kill_the_leader)
+    assert "it ended with code -9" in caught.value.found
+    assert leftovers.segments
+
+
+@pytest.mark.lava
+def test_worker_that_does_not_leave_loses_no_result(
+    leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_GRACE_S", 0.5)
+    worker = (sys.executable, SCRIPT, "never-leaves")
+    trace = runner.run(small_netlist(), INPUTS, worker=worker)
+    expected = reference.run(small_netlist(), INPUTS)
+    np.testing.assert_array_equal(trace.outputs, expected.outputs)
+    assert leftovers.segments
+
+
+@pytest.mark.lava
+def test_error_of_the_progress_display_ends_the_run(leftovers: Leftovers) -> None:
+    def broken(done: int, total: int) -> None:
+        if done > 5:
+            raise RuntimeError("the terminal is gone")
+
+    with pytest.raises(RuntimeError, match="terminal"):
+        runner.run(small_netlist(), np.zeros((100_000, 3), np.int64), progress=broken)
+    assert leftovers.segments
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_runner_interrupted_or_killed(number: signal.Signals, tmp_path: Path) -> None:
+    user = subprocess.Popen(
+        [sys.executable, SCRIPT, "run"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    watchdog = threading.Timer(60, user.kill)
+    watchdog.start()
+    try:
+        assert user.stdout is not None
+        assert user.stdout.readline() == "running\n"
+        seen = Leftovers(tmp_path)
+        seen.look()
+        assert len(seen.processes) > 9
+        assert seen.segments
+        user.send_signal(number)
+        user.communicate()
+    finally:
+        watchdog.cancel()
+        user.kill()
+    assert user.returncode == -number
+    seen.assert_gone(within_s=15)
+
+
+def test_missing_lava(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    hidden: Callable[[str], object] = lambda name: None if name == "lava" else find_spec(name)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", hidden)
+    with pytest.raises(BackendError) as caught:
+        runner.run(small_netlist(), INPUTS)
+    assert caught.value.exit_code == 3
+    assert "pip install 'lapilli[lava]'" in str(caught.value)
+    assert "lava" not in {name.partition(".")[0] for name in sys.modules} or _lava_came_before()
+
+
+def _lava_came_before() -> bool:
+    return False
+
+
+def test_full_disk_is_told_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "installed", lambda: True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(10**6, 10**6, 100))
+    with pytest.raises(BackendError) as caught:
+        runner.run(small_netlist(), INPUTS)
+    assert caught.value.found == "0 MB free"
+
+
+def test_limits_grow_with_the_work() -> None:
+    short = runner.default_limits(small_netlist(), 1)
+    long = runner.default_limits(small_netlist(), 100)
+    assert long.timeout_s > short.timeout_s > short.stall_s > runner.STALL_S
