@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lapilli.compiler.errors import CaptureError, InputError
 from lapilli.compiler.execute import FloatExecutor
-from lapilli.compiler.linear import Array
-from lapilli.compiler.numerics import FloatArray
+from lapilli.compiler.linear import Array, frozen
+from lapilli.compiler.numerics import FloatArray, round_down
 from lapilli.compiler.populations import PopulationGraph
 
 BINS = 2048
@@ -24,14 +24,20 @@ CAPTURE_TOLERANCE = 1e-3
 
 Both are float32 sums in another order; a mistake in capture is larger by orders of magnitude.
 """
+CLIPS = np.geomspace(1.0 / 64.0, 1.0, 192)
+"""Candidate clip values as fractions of the largest activity: 2.2 % apart."""
+TINY = 1e-30
+"""Stands in for a range of nothing, so that nothing is divided by zero."""
 Progress = Callable[[int, int], None]
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class PopulationRange:
-    """Per channel (C,): smallest and largest drive or activity, and how activity is distributed.
+    """Smallest and largest activity (a readout's: drive) and its distribution, per channel.
 
+    All arrays have a first axis of C channels; C = 1 where a population has no channels beside its
+    units (shape (F,)), for one histogram per unit would be larger than the layer's weights.
     histogram (C, BINS): counts of positive values in equal bins over (0, maximum]; zeros (C,):
     how many values were not positive.
     """
@@ -48,42 +54,43 @@ class PopulationRange:
 
         Interpolated within a bin of maximum / BINS. Source: Rueckauer et al. 2016, section 2.
         """
-        edges, counts, zeros = self._table(per_channel)
+        top, counts, zeros = self._table(per_channel)
         cumulative = np.cumsum(counts, axis=1)
-        start = zeros[:, None] if over == "all" else np.zeros((len(zeros), 1))
-        wanted = percentile / 100.0 * (cumulative[:, -1:] + start) - start
-        index = np.minimum((cumulative < wanted).sum(axis=1), BINS - 1)
+        start = zeros if over == "all" else np.zeros(len(zeros))
+        # How many of the positive values lie below; negative where the zeros are enough.
+        wanted = percentile / 100.0 * (cumulative[:, -1] + start) - start
+        index = np.minimum((cumulative < wanted[:, None]).sum(axis=1), BINS - 1)
         rows = np.arange(len(counts))
-        before = np.where(index > 0, cumulative[rows, np.maximum(index - 1, 0)], 0)
-        inside = np.maximum(counts[rows, index], 1)
-        fraction = np.clip((wanted[:, 0] - before) / inside, 0.0, 1.0)
-        result = (index + fraction) * edges / BINS
+        inside = counts[rows, index]
+        before = cumulative[rows, index] - inside
+        fraction = np.clip((wanted - before) / np.maximum(inside, 1), 0.0, 1.0)
+        result = np.asarray((index + fraction) * top / BINS)
         return result if per_channel else result[0]
 
     def least_error(self, levels: int, per_channel: bool) -> Array:
-        """The clip value whose `levels` equal steps round the activity with least squared error."""
-        edges, counts, _ = self._table(per_channel)
+        """The clip value whose `levels` equal steps round the activity with least squared error.
+
+        The best of CLIPS * maximum; (C,) or ().
+        """
+        top, counts, _ = self._table(per_channel)
         centres = (np.arange(BINS) + 0.5) / BINS
-        fractions = np.linspace(0.1, 1.0, 91)
-        step = fractions[:, None] / levels
-        steps = np.clip(np.floor(centres / step + 0.5), 0, levels)
-        squared = (steps * step - centres) ** 2  # (fractions, BINS), in units of maximum
+        step = CLIPS[:, None] / levels
+        rounded = np.clip(round_down(centres / step + 0.5), 0, levels) * step
+        squared = (rounded - centres) ** 2  # (clips, BINS), in units of maximum**2
         best = np.argmin(counts @ squared.T, axis=1)
-        result = fractions[best] * edges
+        result = np.asarray(CLIPS[best] * top)
         return result if per_channel else result[0]
 
     def _table(self, per_channel: bool) -> tuple[Array, Array, Array]:
         """Largest value, counts and zeros per row: channels, or one row for the population."""
-        if per_channel:
+        if per_channel or len(self.maximum) == 1:
             return self.maximum, self.histogram, self.zeros
-        top = float(self.maximum.max())
-        # Each channel's bins are moved to the common scale by their upper edge.
-        edges = (np.arange(BINS) + 1)[None, :] * self.maximum[:, None]
-        target = np.ceil(edges / max(top, 1e-30)).astype(np.int64) - 1
-        pooled = np.bincount(
-            np.clip(target, 0, BINS - 1).ravel(), self.histogram.ravel(), minlength=BINS
-        )
-        return np.array([top]), pooled[None, :], self.zeros.sum(keepdims=True)
+        top = self.maximum.max(keepdims=True)
+        # Each channel's bins go where their centres lie on the common scale.
+        centres = np.multiply.outer(self.maximum, np.arange(BINS) + 0.5)
+        target = np.clip(round_down(centres / max(top[0], TINY)), 0, BINS - 1)
+        pooled = np.bincount(target.ravel(), self.histogram.ravel(), minlength=BINS)
+        return top, pooled[None, :], self.zeros.sum(keepdims=True)
 
 
 @final
@@ -130,23 +137,24 @@ def calibrate(
 
     reference: the user's network (from `frontend.evaluation_copy`); its outputs must agree with
     the graph's within CAPTURE_TOLERANCE, else CaptureError: nothing that capture missed survives.
+    Raises InputError where activity is not finite. progress counts images, each of them twice.
     """
+    check_images(images, "calibration set")
     executor = FloatExecutor(graph, torch.device("cpu"))
     low: dict[str, Tensor] = {}
     high: dict[str, Tensor] = {}
-    total = 2 * len(images)
     with torch.no_grad():
         for done, batch in _batches(images):
             activity = executor.run(batch)
+            for name, value in activity.items():
+                least, largest = _extremes(name, _by_channel(value))
+                low[name] = torch.minimum(low.get(name, least), least)
+                high[name] = torch.maximum(high.get(name, largest), largest)
             if reference is not None:
                 _check_outputs(graph, activity, reference(batch))
-            for name, value in activity.items():
-                rows = _by_channel(value)
-                low[name] = torch.minimum(low.get(name, rows.amin(1)), rows.amin(1))
-                high[name] = torch.maximum(high.get(name, rows.amax(1)), rows.amax(1))
             if progress is not None:
-                progress(done, total)
-        counts = {n: torch.zeros(len(high[n]) * BINS, dtype=torch.int64) for n in high}
+                progress(done, 2 * len(images))
+        counts = {name: torch.zeros(len(high[name]), BINS, dtype=torch.int64) for name in high}
         seen = dict.fromkeys(high, 0)
         for done, batch in _batches(images):
             for name, value in executor.run(batch).items():
@@ -154,12 +162,17 @@ def calibrate(
                 counts[name] += _histogram(rows, high[name])
                 seen[name] += rows.shape[1]
             if progress is not None:
-                progress(len(images) + done, total)
+                progress(len(images) + done, 2 * len(images))
     ranges = {
-        name: _range(low[name], high[name], counts[name].reshape(-1, BINS), seen[name])
+        name: PopulationRange(
+            frozen(low[name].numpy(), np.float64),
+            frozen(high[name].numpy(), np.float64),
+            frozen(counts[name].numpy()),
+            frozen(seen[name] - counts[name].sum(dim=1).numpy()),
+        )
         for name in high
     }
-    digest = hashlib.sha256(np.ascontiguousarray(images, "<f4").tobytes()).hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(images, "<f4").data).hexdigest()
     return Ranges(ranges, len(images), digest)
 
 
@@ -170,25 +183,34 @@ def _batches(images: FloatArray) -> Iterator[tuple[int, Tensor]]:
 
 
 def _by_channel(value: Tensor) -> Tensor:
-    """(N, C, ...) as (C, values)."""
-    return value.transpose(0, 1).reshape(value.shape[1], -1)
+    """(N, C, ...) as (C, values), (N, F) as (1, values)."""
+    return value.reshape(1, -1) if value.ndim == 2 else value.transpose(0, 1).flatten(1)
+
+
+def _extremes(name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
+    least, largest = rows.amin(1), rows.amax(1)
+    if not (torch.isfinite(least).all() and torch.isfinite(largest).all()):
+        raise InputError(
+            name,
+            "the float network's activity is finite",
+            found="NaN or infinite values",
+            allowed="numbers within float32",
+            remedy="Check the weights and statistics of the layers before it, and the images.",
+        )
+    return least, largest
 
 
 def _histogram(rows: Tensor, maximum: Tensor) -> Tensor:
     channels = torch.arange(len(rows)).unsqueeze(1)
-    scale = BINS / maximum.clamp_min(1e-30).unsqueeze(1)
+    scale = BINS / maximum.clamp_min(TINY).unsqueeze(1)
     index = (torch.ceil(rows * scale).long() - 1).clamp(0, BINS - 1) + channels * BINS
-    return torch.bincount(index[rows > 0], minlength=len(rows) * BINS)
+    counts = torch.bincount(index[rows > 0], minlength=len(rows) * BINS)
+    return counts.reshape(-1, BINS)
 
 
-def _range(low: Tensor, high: Tensor, histogram: Tensor, seen: int) -> PopulationRange:
-    counts = histogram.numpy()
-    return PopulationRange(
-        low.double().numpy(), high.double().numpy(), counts, seen - counts.sum(axis=1)
-    )
-
-
-def _check_outputs(graph: PopulationGraph, activity: Mapping[str, Tensor], expected: object) -> None:
+def _check_outputs(
+    graph: PopulationGraph, activity: Mapping[str, Tensor], expected: object
+) -> None:
     for name, theirs in zip(graph.outputs, _tensors(expected), strict=True):
         ours = activity[name].reshape(theirs.shape)
         scale = float(theirs.abs().max().clamp_min(1e-6))
@@ -204,9 +226,9 @@ def _check_outputs(graph: PopulationGraph, activity: Mapping[str, Tensor], expec
             )
 
 
-def _tensors(value: object) -> list[Tensor]:
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors in a network's result, in the order in which capture names them."""
     if isinstance(value, Tensor):
         return [value]
     items = value.values() if isinstance(value, dict) else value
-    assert isinstance(items, (tuple, list)) or isinstance(value, dict)
-    return [tensor for item in items for tensor in _tensors(item)]  # type: ignore[union-attr]
+    return [tensor for item in items for tensor in _tensors(item)]

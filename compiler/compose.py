@@ -1,16 +1,18 @@
-"""Composition of linear maps, and affine forms: sums of maps of populations plus a bias.
+"""Composition and sums of linear maps, and affine forms: maps of populations plus a bias.
 
 `legalise` walks the network with these: whatever is linear between two populations collapses into
-one map per source population. A composition keeps a compact form where one exists and falls back
-to a sparse matrix only where none does.
+one map per source population. The result keeps a compact form where one exists and falls back to a
+sparse matrix only where none does.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import final
 
 import numpy as np
 
+from lapilli.compiler.conv_algebra import conv_product, conv_sum
 from lapilli.compiler.errors import UnsupportedOperatorError
 from lapilli.compiler.linear import (
     Array,
@@ -30,110 +32,115 @@ MAX_SPARSE_SYNAPSES = 200_000_000
 
 
 def compose(outer: LinearMap, inner: LinearMap) -> LinearMap:
-    """The map x -> outer(inner(x)). Sizes must match; shapes may differ by a view."""
+    """The map x -> outer(inner(x)). Sizes must match; shapes may differ by a view.
+
+    So may the result's shapes: in_shape is a view of inner.in_shape, out_shape of outer.out_shape.
+    Raises UnsupportedOperatorError where only a matrix of more than MAX_SPARSE_SYNAPSES would do.
+    """
     if isinstance(inner, Diagonal):
         outer = _reading(outer, inner.in_shape)
         scale = per_channel(inner.weight, inner.in_shape)
         if scale is not None and (scale.ndim == 0 or outer.in_shape == inner.in_shape):
             return outer.scaled(np.ones(()), scale)
     if isinstance(outer, Diagonal):
+        inner = writing(inner, outer.in_shape)
         scale = per_channel(outer.weight, outer.in_shape)
         if scale is not None and (scale.ndim == 0 or outer.in_shape == inner.out_shape):
             return inner.scaled(scale, np.ones(()))
-    if isinstance(outer, Conv) and isinstance(inner, Conv) and _merges(outer, inner):
-        return _merge(outer, inner)
-    if isinstance(outer, Dense):
-        product = np.asarray(inner.to_sparse().T @ outer.weight.T).T
-        return Dense(frozen(product), inner.in_shape, outer.out_shape)
-    return _product(outer, inner)
+        if isinstance(inner, Diagonal):
+            full = np.broadcast_to(outer.weight, outer.in_shape).reshape(inner.in_shape)
+            return Diagonal(frozen(full * inner.weight), inner.in_shape, inner.in_shape)
+    if isinstance(outer, Conv) and isinstance(inner, Conv):
+        merged = conv_product(outer, inner)
+        if merged is not None:
+            return merged
+    if isinstance(outer, Dense) or isinstance(inner, Dense):
+        return _dense_product(outer, inner)
+    return _sparse_product(outer, inner)
 
 
-def _reading(outer: LinearMap, in_shape: Shape) -> LinearMap:
+def add(left: LinearMap, right: LinearMap) -> LinearMap:
+    """The map x -> left(x) + right(x). Sizes must match; shapes may differ by a view.
+
+    The result's shapes are those of `left` or of `right`. Raises UnsupportedOperatorError where
+    only a matrix of more than MAX_SPARSE_SYNAPSES would do.
+    """
+    if isinstance(left, Diagonal) and isinstance(right, Diagonal):
+        other = right.weight
+        if other.ndim and right.in_shape != left.in_shape:
+            other = np.broadcast_to(other, right.in_shape).reshape(left.in_shape)
+        return replace(left, weight=frozen(left.weight + other))
+    for one, other_map in ((left, right), (right, left)):
+        if isinstance(one, Dense):
+            return one.with_weight(one.weight + other_map.to_sparse().toarray())
+    a, b = _as_conv(left), _as_conv(right)
+    merged = None if a is None or b is None else conv_sum(a, b)
+    if merged is not None:
+        return merged
+    _check_size(left, right, left.synapses + right.synapses)
+    return Sparse.from_matrix(left.to_sparse() + right.to_sparse(), left.in_shape, left.out_shape)
+
+
+def _reading(linear: LinearMap, in_shape: Shape) -> LinearMap:
     """Let a map that reads a flattened view read the original shape, where its form can."""
-    if isinstance(outer, (Dense, Sparse)):
-        return replace(outer, in_shape=in_shape)
-    return outer
+    return replace(linear, in_shape=in_shape) if isinstance(linear, (Dense, Sparse)) else linear
 
 
-def _product(outer: LinearMap, inner: LinearMap) -> LinearMap:
-    a, b = outer.to_sparse(), inner.to_sparse()
+def writing(linear: LinearMap, out_shape: Shape) -> LinearMap:
+    """Let a map write a view of its result, where its form can."""
+    return replace(linear, out_shape=out_shape) if isinstance(linear, (Dense, Sparse)) else linear
+
+
+def _dense_product(outer: LinearMap, inner: LinearMap) -> Dense:
+    _check_size(outer, inner, outer.out_size * inner.in_size)
+    if isinstance(outer, Dense):
+        product = (inner.to_sparse().T @ outer.weight.T).T
+    else:
+        product = outer.to_sparse() @ inner.weight
+    return Dense(frozen(product), inner.in_shape, outer.out_shape)
+
+
+def _sparse_product(outer: LinearMap, inner: LinearMap) -> Sparse:
+    _check_size(outer, inner, max(outer.synapses, inner.synapses))
+    second = inner.to_sparse()
     # An upper bound of the product's size, known before it is computed.
-    bound = int(np.diff(b.tocsr().indptr)[a.indices].sum())
-    if bound > MAX_SPARSE_SYNAPSES:
+    _check_size(outer, inner, int(outer.fan_out().reshape(-1) @ np.diff(second.indptr)))
+    product = outer.to_sparse() @ second
+    return Sparse.from_matrix(product, inner.in_shape, outer.out_shape)
+
+
+def _check_size(first: LinearMap, second: LinearMap, synapses: int) -> None:
+    if synapses > MAX_SPARSE_SYNAPSES:
         raise UnsupportedOperatorError(
-            f"{type(outer).__name__} after {type(inner).__name__} {inner.in_shape}",
-            "two linear operators without a compact common form become a sparse matrix",
-            found=f"up to {bound:,} synapses",
+            f"{first.pretty()} with {second.pretty()} of {second.in_shape}",
+            "two linear operators without a compact common form become one matrix",
+            found=f"up to {synapses:,} synapses",
             allowed=f"{MAX_SPARSE_SYNAPSES:,}",
             remedy="Put an activation between the two operators.",
         )
-    return Sparse.from_matrix(a @ b, inner.in_shape, outer.out_shape)
 
 
-def _merges(outer: Conv, inner: Conv) -> bool:
-    """Is the composition one convolution, borders included?
-
-    It is when the outer map never reads beyond the inner map's output, or when what the inner
-    convolution would compute there is zero: every virtual position reads only outside the input.
-    """
-    if inner.out_shape != outer.in_shape:
-        return False
-    if inner.groups != 1 and not _depthwise(inner):
-        return False
-    if outer.groups != 1 and not (_depthwise(inner) or _depthwise(outer)):
-        return False
-    for axis, (before, after) in enumerate(outer.margins()):
-        reach = (inner.kernel[axis] - 1) * inner.dilation[axis]
-        if before > 0 and reach - inner.stride[axis] - inner.padding[axis] >= 0:
-            return False
-        first_beyond = inner.out_shape[axis + 1] * inner.stride[axis] - inner.padding[axis]
-        if after > 0 and first_beyond < inner.in_shape[axis + 1]:
-            return False
-    return inner.dilation == (1, 1) or inner.kernel == (1, 1)
+def _as_conv(linear: LinearMap) -> Conv | None:
+    """The same map as a convolution: a diagonal one over images is 1x1 and depthwise."""
+    if isinstance(linear, Conv):
+        return linear
+    if not isinstance(linear, Diagonal) or len(linear.in_shape) != 3:
+        return None
+    scale = per_channel(linear.weight, linear.in_shape)
+    if scale is None or linear.in_shape != linear.out_shape:
+        return None
+    channels = linear.in_shape[0]
+    weight = np.broadcast_to(scale, channels).reshape(-1, 1, 1, 1)
+    return Conv(frozen(weight), linear.in_shape, linear.out_shape, groups=channels)
 
 
-def _depthwise(conv: Conv) -> bool:
-    return conv.groups == conv.in_shape[0] == conv.out_shape[0]
-
-
-def _merge(outer: Conv, inner: Conv) -> Conv:
-    """One kernel for both: taps of the outer kernel place shifted copies of the inner one."""
-    steps = [outer.dilation[a] * inner.stride[a] for a in (0, 1)]
-    size = [(outer.kernel[a] - 1) * steps[a] + inner.kernel[a] for a in (0, 1)]
-    groups = outer.groups if _depthwise(inner) else 1
-    channels = inner.in_shape[0]
-    weight = np.zeros((outer.out_shape[0], channels // groups, *size))
-    for i, j in np.ndindex(*outer.kernel):
-        tap = outer.weight[:, :, i, j]
-        if _depthwise(inner):
-            # Output o of group g reads the depthwise kernels of that group's channels.
-            kernels = inner.weight[:, 0].reshape(groups, channels // groups, *inner.kernel)
-            mine = np.repeat(kernels, outer.out_shape[0] // groups, axis=0)
-            block = tap[:, :, None, None] * mine
-        elif outer.groups == 1:
-            block = np.tensordot(tap, inner.weight, axes=(1, 0))
-        else:  # depthwise outer: one tap per channel
-            block = tap[:, 0][:, None, None, None] * inner.weight
-        y, x = i * steps[0], j * steps[1]
-        weight[:, :, y : y + inner.kernel[0], x : x + inner.kernel[1]] += block
-    return Conv(
-        frozen(weight),
-        inner.in_shape,
-        outer.out_shape,
-        stride=(outer.stride[0] * inner.stride[0], outer.stride[1] * inner.stride[1]),
-        padding=(
-            outer.padding[0] * inner.stride[0] + inner.padding[0],
-            outer.padding[1] * inner.stride[1] + inner.padding[1],
-        ),
-        groups=groups,
-    )
-
-
+@final
 @dataclass(frozen=True, eq=False)
 class Affine:
     """A tensor of the network as sum over terms of map(population) + bias.
 
-    terms: (population name, map with out_size == size of shape); bias broadcasts to shape.
+    terms: (population name, map with out_size == size of shape), each population at most once;
+    bias broadcasts to shape.
     """
 
     shape: Shape
@@ -152,22 +159,22 @@ class Affine:
         return compact(outer.apply(full)[0], outer.out_shape)
 
     def plus(self, other: Affine) -> Affine:
-        """The sum of two forms of equal shape; both may read the same population."""
-        bias = compact(np.broadcast_to(self.bias + other.bias, self.shape), self.shape)
-        return Affine(self.shape, self.terms + other.terms, bias)
+        """The sum of two forms of equal shape; a population that both read keeps one map."""
+        terms = dict(self.terms)
+        for name, linear in other.terms:
+            terms[name] = add(terms[name], linear) if name in terms else linear
+        return Affine(self.shape, tuple(terms.items()), self.bias).shifted(other.bias)
 
     def shifted(self, bias: Array) -> Affine:
         """The form with `bias` (broadcasts to shape) added."""
-        return Affine(
-            self.shape,
-            self.terms,
-            compact(np.broadcast_to(self.bias + bias, self.shape), self.shape),
-        )
+        full = np.broadcast_to(self.bias + bias, self.shape)
+        return replace(self, bias=compact(full, self.shape))
 
     def viewed(self, shape: Shape) -> Affine:
         """The same values under another shape of equal size."""
         full = np.broadcast_to(self.bias, self.shape).reshape(shape)
-        return Affine(shape, self.terms, compact(full, shape))
+        terms = tuple((name, writing(linear, shape)) for name, linear in self.terms)
+        return Affine(shape, terms, compact(full, shape))
 
 
 def compact(values: Array, shape: Shape) -> Array:

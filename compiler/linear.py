@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
 
-def frozen(array: npt.ArrayLike, dtype: npt.DTypeLike = None) -> Array:
+def frozen(array: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Array:
     """A read-only, contiguous array that nobody else holds writable."""
     result = np.array(array, dtype=dtype, order="C")
     result.flags.writeable = False
@@ -29,13 +29,23 @@ def frozen(array: npt.ArrayLike, dtype: npt.DTypeLike = None) -> Array:
 
 
 def along_channels(values: Array, shape: Shape) -> Array:
-    """Reshape per-channel values (C,) or a scalar () so that they broadcast against `shape`."""
+    """Reshape per-channel values (C,) or a scalar () so that they broadcast against `shape`.
+
+    >>> along_channels(np.arange(3), (3, 8, 8)).shape
+    (3, 1, 1)
+    """
     return values if values.ndim == 0 else values.reshape((-1,) + (1,) * (len(shape) - 1))
 
 
 def per_channel(values: Array, shape: Shape) -> Array | None:
-    """The (C,) or () array that broadcasts to `values` over `shape`, or None if there is none."""
-    full = np.broadcast_to(values, shape).reshape(shape[0], -1)
+    """The (C,) or () array that broadcasts to `values` over `shape`, or None if there is none.
+
+    >>> per_channel(np.array([[1.0, 1.0], [2.0, 2.0]]), (2, 2))
+    array([1., 2.])
+    >>> per_channel(np.array([[1.0, 1.0], [1.0, 2.0]]), (2, 2)) is None
+    True
+    """
+    full = np.broadcast_to(values, shape).reshape(*shape[:1] or (1,), -1)
     if (full != full[:, :1]).any():
         return None
     channels = full[:, 0]
@@ -84,10 +94,12 @@ class LinearMap(ABC):
 
     @property
     def in_size(self) -> int:
+        """Number of inputs."""
         return math.prod(self.in_shape)
 
     @property
     def out_size(self) -> int:
+        """Number of outputs."""
         return math.prod(self.out_shape)
 
     @property
@@ -99,6 +111,10 @@ class LinearMap(ABC):
         """The same connectivity with other weights."""
         return replace(self, weight=frozen(weight))
 
+    def pretty(self) -> str:
+        """The form, and what of its geometry tells two maps apart."""
+        return type(self).__name__
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -106,24 +122,33 @@ class Diagonal(LinearMap):
     """One weight per input, shared as far as `weight` broadcasts: identity, scale, shortcut."""
 
     def apply(self, x: Array) -> Array:
-        return (x * self.weight).reshape(len(x), *self.out_shape)
+        scaled = x.reshape(len(x), *self.in_shape) * self.weight
+        return np.asarray(scaled.reshape(len(x), *self.out_shape))
 
     def to_sparse(self) -> sp.csr_matrix:
-        full = np.broadcast_to(self.weight, self.in_shape).reshape(-1)
-        return sp.csr_matrix(sp.diags(full))
+        return sp.csr_matrix(sp.diags(self._full().reshape(-1)))
 
     def scaled(self, rows: Array, columns: Array) -> LinearMap:
-        both = along_channels(rows, self.in_shape) * along_channels(columns, self.in_shape)
-        return replace(self, weight=frozen(self.weight * both))
+        left = along_channels(rows, self.out_shape)
+        if left.ndim and self.in_shape != self.out_shape:
+            left = np.broadcast_to(left, self.out_shape).reshape(self.in_shape)
+        return replace(
+            self, weight=frozen(left * self.weight * along_channels(columns, self.in_shape))
+        )
 
     def fan_out(self) -> npt.NDArray[np.int64]:
-        return np.broadcast_to(self.weight != 0, self.in_shape).astype(np.int64)
+        return (self._full() != 0).astype(np.int64)
 
     def row_sums(self, weight: Array) -> Array:
-        return weight
+        if weight.ndim == 0 or self.in_shape == self.out_shape:
+            return weight
+        return np.broadcast_to(weight, self.in_shape).reshape(self.out_shape)
 
     def row_peaks(self) -> Array:
-        return np.abs(self.weight)
+        return self.row_sums(np.abs(self.weight))
+
+    def _full(self) -> Array:
+        return np.broadcast_to(self.weight, self.in_shape)
 
     @property
     def dense_macs(self) -> int:
@@ -141,7 +166,7 @@ class Dense(LinearMap):
     """A full matrix; weight (out size, in size), inputs and outputs flattened in C order."""
 
     def apply(self, x: Array) -> Array:
-        return (x.reshape(len(x), -1) @ self.weight.T).reshape(len(x), *self.out_shape)
+        return np.asarray(x.reshape(len(x), -1) @ self.weight.T).reshape(len(x), *self.out_shape)
 
     def to_sparse(self) -> sp.csr_matrix:
         return sp.csr_matrix(self.weight)
@@ -154,13 +179,16 @@ class Dense(LinearMap):
         )
 
     def fan_out(self) -> npt.NDArray[np.int64]:
-        return np.count_nonzero(self.weight, axis=0).reshape(self.in_shape).astype(np.int64)
+        return np.asarray(np.count_nonzero(self.weight, axis=0), np.int64).reshape(self.in_shape)
 
     def row_sums(self, weight: Array) -> Array:
-        return weight.sum(axis=1).reshape(self.out_shape)
+        return np.asarray(weight.sum(axis=1)).reshape(self.out_shape)
 
     def row_peaks(self) -> Array:
-        return np.abs(self.weight).max(axis=1).reshape(self.out_shape)
+        return np.asarray(np.abs(self.weight).max(axis=1)).reshape(self.out_shape)
+
+    def pretty(self) -> str:
+        return f"Dense {self.out_size}x{self.in_size}"
 
     @property
     def dense_macs(self) -> int:
@@ -189,45 +217,36 @@ class Conv(LinearMap):
 
     def margins(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Zeros to add (negative: rows to cut) before and after, for both axes."""
-        result = []
-        for axis in (0, 1):
-            reach = (self.out_shape[axis + 1] - 1) * self.stride[axis] + 1
-            reach += (self.kernel[axis] - 1) * self.dilation[axis]
-            before = self.padding[axis]
-            result.append((before, reach - before - self.in_shape[axis + 1]))
-        return result[0], result[1]
+        return self._margin(0), self._margin(1)
+
+    def _margin(self, axis: int) -> tuple[int, int]:
+        reach = (self.out_shape[axis + 1] - 1) * self.stride[axis] + 1
+        reach += (self.kernel[axis] - 1) * self.dilation[axis]
+        return self.padding[axis], reach - self.padding[axis] - self.in_shape[axis + 1]
 
     def _padded(self, x: Array) -> Array:
-        cut = [slice(None)] * x.ndim
-        pad = [(0, 0)] * x.ndim
-        for axis, (before, after) in zip((-2, -1), self.margins(), strict=True):
-            size = x.shape[axis]
-            cut[axis] = slice(max(-before, 0), size - max(-after, 0))
-            pad[axis] = (max(before, 0), max(after, 0))
-        return np.pad(x[tuple(cut)], pad)
+        rows, columns = self.margins()
+        if max(*rows, *columns) > 0:
+            # First pad, then cut: a window may lie beyond the input altogether.
+            x = np.pad(x, [(0, 0), (0, 0), *((max(b, 0), max(a, 0)) for b, a in (rows, columns))])
+        return x[..., _kept(rows, x.shape[2]), _kept(columns, x.shape[3])]
 
     def apply(self, x: Array) -> Array:
         x = self._padded(x.reshape(len(x), *self.in_shape))
         batch, channels = len(x), self.in_shape[0]
         (kh, kw), (oh, ow) = self.kernel, self.out_shape[1:]
         sn, sc, sy, sx = x.strides
+        (dy, dx), (step_y, step_x) = self.dilation, self.stride
         taps = np.lib.stride_tricks.as_strided(
             x,
             (batch, channels, kh, kw, oh, ow),
-            (
-                sn,
-                sc,
-                sy * self.dilation[0],
-                sx * self.dilation[1],
-                sy * self.stride[0],
-                sx * self.stride[1],
-            ),
+            (sn, sc, sy * dy, sx * dx, sy * step_y, sx * step_x),
             writeable=False,
         )
         depth = channels // self.groups * kh * kw
         columns = taps.reshape(batch, self.groups, depth, oh * ow)
         kernels = self.weight.reshape(self.groups, -1, depth)
-        return (kernels @ columns).reshape(batch, *self.out_shape)
+        return np.asarray(kernels @ columns).reshape(batch, *self.out_shape)
 
     def to_sparse(self) -> sp.csr_matrix:
         out_channels, out_h, out_w = self.out_shape
@@ -241,7 +260,7 @@ class Conv(LinearMap):
             y = oy * self.stride[0] - self.padding[0] + i * self.dilation[0]
             x = ox * self.stride[1] - self.padding[1] + j * self.dilation[1]
             w = self.weight[:, :, i, j][:, :, None, None]
-            inside = (0 <= y) & (y < height) & (0 <= x) & (x < width) & (w != 0)
+            inside = (y >= 0) & (y < height) & (x >= 0) & (x < width) & (w != 0)
             rows, columns, values = np.broadcast_arrays(
                 (o * out_h + oy) * out_w + ox, (c * height + y) * width + x, w
             )
@@ -268,30 +287,51 @@ class Conv(LinearMap):
         """Sum per-tap values (C, kH, kW) over the outputs that each input really reaches."""
         result = np.zeros(self.in_shape, dtype=np.int64)
         for i, j in np.ndindex(*self.kernel):
-            (y, _), (x, _) = (self._reached(axis, tap) for axis, tap in ((0, i), (1, j)))
-            result[:, y, x] += taps[:, i, j][:, None, None]
+            result[:, self._reached(0, i), self._reached(1, j)] += taps[:, i, j][:, None, None]
         return result
 
-    def _reached(self, axis: int, tap: int) -> tuple[slice, int]:
-        """The input rows that this tap reads over all outputs, and how many they are."""
+    def _reached(self, axis: int, tap: int) -> slice:
+        """The input rows that this tap reads over all outputs."""
         start = tap * self.dilation[axis] - self.padding[axis]
         step, size = self.stride[axis], self.in_shape[axis + 1]
         first = max(0, -(start // step))  # smallest output index whose row is >= 0
         last = min(self.out_shape[axis + 1] - 1, (size - 1 - start) // step)
         if last < first:
-            return slice(0, 0), 0
-        return slice(start + first * step, start + last * step + 1, step), last - first + 1
+            return slice(0, 0)
+        return slice(start + first * step, start + last * step + 1, step)
 
     def row_sums(self, weight: Array) -> Array:
-        return weight.sum(axis=(1, 2, 3)).reshape(-1, 1, 1)
+        return np.asarray(weight.sum(axis=(1, 2, 3))).reshape(-1, 1, 1)
 
     def row_peaks(self) -> Array:
-        return np.abs(self.weight).max(axis=(1, 2, 3)).reshape(-1, 1, 1)
+        return np.asarray(np.abs(self.weight).max(axis=(1, 2, 3))).reshape(-1, 1, 1)
+
+    def pretty(self) -> str:
+        settings = {
+            "stride": (self.stride, (1, 1)),
+            "padding": (self.padding, (0, 0)),
+            "dilation": (self.dilation, (1, 1)),
+            "groups": (self.groups, 1),
+        }
+        unusual = [f"{k} {_short(v)}" for k, (v, usual) in settings.items() if v != usual]
+        size = "x".join(str(n) for n in self.weight.shape)
+        return " ".join(["Conv", size, *unusual])
 
     @property
     def dense_macs(self) -> int:
         taps = np.full((self.in_shape[0], *self.kernel), self.weight.shape[0] // self.groups)
         return int(self._spread(taps).sum())
+
+
+def _kept(margin: tuple[int, int], size: int) -> slice:
+    """What is left of a padded axis where a margin is negative."""
+    before, after = margin
+    return slice(max(-before, 0), size - max(-after, 0))
+
+
+def _short(value: int | tuple[int, int]) -> str:
+    """One number where both axes agree."""
+    return str(value[0] if isinstance(value, tuple) and value[0] == value[1] else value)
 
 
 @final
@@ -305,7 +345,7 @@ class Sparse(LinearMap):
     @classmethod
     def from_matrix(cls, matrix: sp.csr_matrix, in_shape: Shape, out_shape: Shape) -> Sparse:
         """Canonical CSR (sorted, no duplicates, no stored zeros) of a scipy matrix."""
-        matrix = matrix.copy()
+        matrix = sp.csr_matrix(matrix, copy=True)
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
         matrix.sort_indices()
@@ -332,13 +372,12 @@ class Sparse(LinearMap):
     def scaled(self, rows: Array, columns: Array) -> LinearMap:
         left = np.broadcast_to(along_channels(rows, self.out_shape), self.out_shape).reshape(-1)
         right = np.broadcast_to(along_channels(columns, self.in_shape), self.in_shape).reshape(-1)
-        return replace(
-            self, weight=frozen(self.weight * left[self._rows()] * right[self.columns])
-        )
+        return replace(self, weight=frozen(left[self._rows()] * self.weight * right[self.columns]))
 
     def fan_out(self) -> npt.NDArray[np.int64]:
         used = self.columns[self.weight != 0]
-        return np.bincount(used, minlength=self.in_size).reshape(self.in_shape).astype(np.int64)
+        counts = np.bincount(used, minlength=self.in_size).astype(np.int64)
+        return counts.reshape(self.in_shape)
 
     def row_sums(self, weight: Array) -> Array:
         matrix = sp.csr_matrix((weight, self.columns, self.starts), (self.out_size, self.in_size))
@@ -348,6 +387,9 @@ class Sparse(LinearMap):
         peaks = np.zeros(self.out_size, dtype=self.weight.dtype)
         np.maximum.at(peaks, self._rows(), np.abs(self.weight))
         return peaks.reshape(self.out_shape)
+
+    def pretty(self) -> str:
+        return f"Sparse {self.out_size}x{self.in_size} with {self.weight.size:,} synapses"
 
     @property
     def dense_macs(self) -> int:

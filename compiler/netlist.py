@@ -7,15 +7,17 @@ Float ends at `quantise`; from here on there are integers only, and beside them 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
 from lapilli.compiler.errors import NetlistError
-from lapilli.compiler.linear import Array, LinearMap, Shape
-from lapilli.compiler.neurons import STATE_BITS, Interval, NeuronModel, Readout, Source
+from lapilli.compiler.linear import Array, LinearMap, Shape, per_channel
+from lapilli.compiler.neurons import STATE_BITS, Interval, NeuronModel, Readout, Source, Window
 from lapilli.compiler.numerics import signed_range
+from lapilli.compiler.schedule import schedule
 from lapilli.hardware_profiles import Profile
 
 
@@ -46,9 +48,10 @@ class Population:
 @final
 @dataclass(frozen=True, eq=False)
 class Connection:
-    """Integer synapses. weight_scale: value of one unit of weight, () or (C,) over outputs.
+    """Integer synapses, drive = map(spikes) * 2**exponent.
 
-    delay: steps beyond the one that every synapse has.
+    weight_scale: value of one unit of weight, () or (C,) along the channels of the map's output.
+    delay: steps beyond the one that every synapse has, as `schedule` wants them.
     """
 
     source: str
@@ -114,15 +117,18 @@ class Netlist:
     def verify(self, profile: Profile | None = None) -> None:
         """Raise NetlistError unless the contract, and the profile's limits if given, hold."""
         if self.steps < 1 or not self.populations or not self.outputs:
-            raise NetlistError(
+            raise _refuse(
                 "netlist",
                 "there is an input, a readout and at least one step",
-                found=f"{len(self.populations)} populations, {self.steps} steps",
-                allowed="one input first, readouts, steps >= 1",
-                remedy="Compile the network again.",
+                f"{len(self.populations)} populations, {len(self.outputs)} readouts, "
+                f"{self.steps} steps",
+                "one input first, readouts, steps >= 1",
+                _RECOMPILE,
             )
         _verify_structure(self)
+        _verify_delays(self)
         for population in self.populations:
+            _verify_neurons(self, population)
             _verify_states(self, population)
         if profile is not None:
             for population in self.populations:
@@ -146,12 +152,12 @@ class Netlist:
 
 def connection_bounds(c: Connection, source: tuple[int, int], shape: Shape) -> Interval:
     """Bounds of one connection's drive for source sums within `source`; broadcast to `shape`."""
-    weight = c.map.weight.astype(np.int64)
-    positive, negative = np.maximum(weight, 0), np.minimum(weight, 0)
-    up, down = c.map.row_sums(positive), c.map.row_sums(negative)
+    # In this order: the sums are 64-bit, but the weights may be 8-bit.
+    up = c.map.row_sums(np.maximum(c.map.weight, 0)).astype(np.int64)
+    down = c.map.row_sums(np.minimum(c.map.weight, 0)).astype(np.int64)
     low, high = source
     bounds = (up * low + down * high, up * high + down * low)
-    return Interval(*(_fit(b << max(c.exponent, 0), c.map.out_shape, shape) for b in bounds))
+    return Interval(*(_fit(b << c.exponent, c.map.out_shape, shape) for b in bounds))
 
 
 def _fit(values: Array, map_shape: Shape, shape: Shape) -> Array:
@@ -177,43 +183,87 @@ def _verify_structure(netlist: Netlist) -> None:
         if p.name in seen:
             raise _refuse(p.name, "population names are unique", p.name, "one", _RECOMPILE)
         drives = netlist.into(p.name)
-        if isinstance(p.neuron, Source) != (not drives) or (isinstance(p.neuron, Source) and seen):
+        is_input = isinstance(p.neuron, Source)
+        if is_input == bool(drives) or is_input == bool(seen):
             raise _refuse(
                 p.name,
                 "the input comes first and every other population is driven",
-                f"{len(drives)} connections",
+                f"population {len(seen)}, {type(p.neuron).__name__}, {len(drives)} connections",
                 "none into the input, one or more into others",
                 _RECOMPILE,
             )
         for c in drives:
-            where = f"{c.source} -> {p.name}"
-            if c.source not in seen:
-                raise _refuse(
-                    where, "connections come from earlier populations", c.source, list(seen),
-                    _RECOMPILE,
-                )
-            found = (c.map.in_size, c.map.out_size)
-            allowed = (seen[c.source].size, p.size)
-            if found != allowed:
-                raise _refuse(where, "a map fits its populations", found, allowed, _RECOMPILE)
-            if c.map.weight.dtype.kind != "i" or c.delay < 0 or c.exponent < 0:
-                raise _refuse(
-                    where,
-                    "weights are integers, delay and exponent not negative",
-                    f"{c.map.weight.dtype}, delay {c.delay}, exponent {c.exponent}",
-                    "signed integers, >= 0, >= 0",
-                    _RECOMPILE,
-                )
+            _verify_connection(c, seen, p)
         seen[p.name] = p
     unknown = [c.target for c in netlist.connections if c.target not in seen]
     if unknown:
-        raise _refuse(unknown[0], "targets exist", unknown[0], list(seen), _RECOMPILE)
+        raise _refuse(unknown[0], "targets exist", unknown[0], ", ".join(seen), _RECOMPILE)
+
+
+def _verify_connection(c: Connection, seen: Mapping[str, Population], target: Population) -> None:
+    where = f"{c.source} -> {c.target}"
+    senders = [name for name, p in seen.items() if not isinstance(p.neuron, Readout)]
+    if c.source not in senders:
+        raise _refuse(
+            where,
+            "connections come from earlier populations that spike",
+            c.source,
+            ", ".join(senders),
+            _RECOMPILE,
+        )
+    found = (c.map.in_size, c.map.out_size)
+    allowed = (seen[c.source].size, target.size)
+    if found != allowed:
+        raise _refuse(where, "a map fits its populations", found, allowed, _RECOMPILE)
+    if c.map.weight.dtype.kind != "i" or c.delay < 0 or c.exponent < 0:
+        raise _refuse(
+            where,
+            "weights are integers, delay and exponent not negative",
+            f"{c.map.weight.dtype}, delay {c.delay}, exponent {c.exponent}",
+            "signed integers, >= 0, >= 0",
+            _RECOMPILE,
+        )
+
+
+def _verify_delays(netlist: Netlist) -> None:
+    plan = schedule(netlist.populations, netlist.connections, netlist.steps)
+    for c in netlist.connections:
+        wanted = plan.delay(c.source, c.target)
+        if c.delay != wanted:
+            raise _refuse(
+                f"{c.source} -> {c.target}",
+                "branches that join arrive in the same step",
+                f"delay {c.delay}",
+                wanted,
+                _RECOMPILE,
+            )
+
+
+def _verify_neurons(netlist: Netlist, p: Population) -> None:
+    where = f"{p.name} ({type(p.neuron).__name__})"
+    threshold = getattr(p.neuron, "threshold", None)
+    top = signed_range(STATE_BITS)[1]
+    if threshold is not None and not 1 <= threshold.min() <= threshold.max() <= top:
+        raise _refuse(
+            where,
+            "thresholds are positive and fit the state",
+            f"{threshold.min()}..{threshold.max()}",
+            f"1..{top}",
+            _RECOMPILE,
+        )
+    if isinstance(p.neuron, Window):
+        most = netlist.steps if p.neuron.sending == "unary" else top
+        if not 1 <= p.neuron.levels <= most:
+            raise _refuse(
+                where,
+                "a window sends all its spikes before the next one ends",
+                f"{p.neuron.levels} levels, {p.neuron.sending}, {netlist.steps} steps",
+                f"1..{most} levels",
+                _RECOMPILE,
+            )
 
 
 def _verify_states(netlist: Netlist, p: Population) -> None:
-    threshold = getattr(p.neuron, "threshold", None)
-    if threshold is not None and threshold.min() < 1:
-        raise _refuse(p.name, "thresholds are positive", threshold.min(), ">= 1", _RECOMPILE)
     low, high = netlist.reach(p.name)
     allowed = signed_range(STATE_BITS)
     if low < allowed[0] or high > allowed[1]:
@@ -235,27 +285,52 @@ def _verify_states(netlist: Netlist, p: Population) -> None:
 
 
 def _verify_limits(p: Population, profile: Profile) -> None:
-    features = profile.features
-    low, high = p.neuron.payload()
-    graded = not isinstance(p.neuron, Source) and (low < 0 or high > 1)
-    if graded and not features.graded_spikes.value:
+    where = f"{p.name} ({type(p.neuron).__name__})"
+    low, high = signed_range(int(profile.limits.state_bits.value))
+    if p.state_low < low or p.state_high > high:
         raise _refuse(
-            f"{p.name} ({type(p.neuron).__name__})",
+            where,
+            f"{profile.name} keeps states of {profile.limits.state_bits.value:g} bits",
+            f"[{p.state_low}, {p.state_high}]",
+            f"[{low}, {high}]",
+            f"Compile for {profile.name}.",
+        )
+    payload = p.neuron.payload()
+    graded = not isinstance(p.neuron, Source) and (payload[0] < 0 or payload[1] > 1)
+    if graded and not profile.features.graded_spikes.value:
+        raise _refuse(
+            where,
             f"{profile.name} sends binary spikes only",
-            f"payload {low}..{high}",
+            f"payload {payload[0]}..{payload[1]}",
             "0..1",
             "Compile with unary sending (coding='unary') or for a chip with graded spikes.",
         )
+    bits = profile.limits.payload_bits
+    if graded and bits is not None:
+        low, high = signed_range(int(bits.value))
+        if payload[0] < low or payload[1] > high:
+            raise _refuse(
+                where,
+                f"{profile.name} sends payloads of {bits.value:g} bits",
+                f"payload {payload[0]}..{payload[1]}",
+                f"{low}..{high}",
+                "Use fewer levels.",
+            )
+    _verify_sharing(p, profile)
+
+
+def _verify_sharing(p: Population, profile: Profile) -> None:
     threshold = getattr(p.neuron, "threshold", None)
-    if threshold is None:
+    sharing = profile.features.threshold_sharing.value
+    if threshold is None or sharing == "neuron":
         return
-    sharing = features.threshold_sharing.value
-    if sharing == "population" and threshold.size > 1 and (threshold != threshold.flat[0]).any():
+    channels = per_channel(threshold, p.shape)
+    if channels is None or (sharing == "population" and channels.ndim):
         raise _refuse(
             p.name,
-            f"{profile.name} shares one threshold per population",
-            f"{len(np.unique(threshold))} thresholds",
-            "1",
+            f"{profile.name} shares one threshold per {sharing}",
+            f"{len(np.unique(threshold))} thresholds of shape {threshold.shape}",
+            "1" if sharing == "population" else f"{p.shape[0]}, one per channel",
             f"Compile for {profile.name}: the scales are then folded into the weights.",
         )
 

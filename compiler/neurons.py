@@ -57,6 +57,13 @@ class NeuronModel(ABC):
         """What the unit of the quantised ANN makes of a whole window's drive: count, or readout."""
 
     @abstractmethod
+    def final_state(self, total: Int64Array, count: Int64Array, steps: int) -> Int64Array:
+        """v after a window whose drive adds up to `total` and in which `count` was sent.
+
+        Charge is conserved, in whatever order drive and spikes came, unless v saturates.
+        """
+
+    @abstractmethod
     def payload(self) -> tuple[int, int]:
         """Smallest and largest value of one spike."""
 
@@ -91,6 +98,9 @@ class Source(NeuronModel):
 
     def quantised(self, total: Int64Array, steps: int) -> Int64Array:
         return np.clip(total, self.low, self.high) * (steps if self.hold else 1)
+
+    def final_state(self, total: Int64Array, count: Int64Array, steps: int) -> Int64Array:
+        return np.zeros_like(total)
 
     def payload(self) -> tuple[int, int]:
         return self.low, self.high
@@ -130,6 +140,9 @@ class SoftResetIF(NeuronModel):
     def quantised(self, total: Int64Array, steps: int) -> Int64Array:
         return np.clip((self.initial + steps * self.bias + total) // self.threshold, 0, steps)
 
+    def final_state(self, total: Int64Array, count: Int64Array, steps: int) -> Int64Array:
+        return self.initial + steps * self.bias + total - self.threshold * count
+
     def payload(self) -> tuple[int, int]:
         return 0, 1
 
@@ -143,7 +156,8 @@ class Window(NeuronModel):
     """Integrates a whole window, then n = clip(floor(v / threshold), 0, levels).
 
     v starts a window at initial + bias. sending: "graded" sends one spike of payload n, "unary"
-    sends n spikes of 1, first ones first, over the next `levels` steps.
+    sends n spikes of 1, first ones first, one per step from the window's last step on (so a window
+    has at least `levels` steps).
     Source: Hao et al. 2025 (parallel spiking calculation), in integers.
     """
 
@@ -174,6 +188,9 @@ class Window(NeuronModel):
 
     def quantised(self, total: Int64Array, steps: int) -> Int64Array:
         return self.count(self.initial + self.bias + total)
+
+    def final_state(self, total: Int64Array, count: Int64Array, steps: int) -> Int64Array:
+        return self.initial + self.bias + total
 
     def payload(self) -> tuple[int, int]:
         return 0, self.levels if self.sending == "graded" else 1
@@ -210,6 +227,9 @@ class Readout(NeuronModel):
 
     def quantised(self, total: Int64Array, steps: int) -> Int64Array:
         return self.initial + steps * self.bias + total
+
+    def final_state(self, total: Int64Array, count: Int64Array, steps: int) -> Int64Array:
+        return self.quantised(total, steps)
 
     def payload(self) -> tuple[int, int]:
         return 0, 0

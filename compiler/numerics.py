@@ -19,7 +19,7 @@ FLOAT64_EXACT = 2**53
 
 
 def half_up(x: npt.ArrayLike) -> Int64Array:
-    """Round to the nearest integer, ties towards plus infinity; int64.
+    """Round to the nearest integer, ties towards plus infinity; x is finite and below 2**63.
 
     >>> half_up([-0.5, 0.5, 1.5, 0.49999999999999994]).tolist()
     [0, 1, 2, 0]
@@ -28,6 +28,15 @@ def half_up(x: npt.ArrayLike) -> Int64Array:
     whole = np.floor(value)
     # x + 0.5 itself can round up to the next integer, so the fraction is compared instead.
     return (whole + (value - whole >= 0.5)).astype(np.int64)
+
+
+def round_down(x: npt.ArrayLike) -> Int64Array:
+    """The largest integer that is not above x; x is finite and below 2**63.
+
+    >>> round_down([-0.5, 2.5]).tolist()
+    [-1, 2]
+    """
+    return np.floor(np.asarray(x, dtype=np.float64)).astype(np.int64)
 
 
 def signed_range(bits: int) -> tuple[int, int]:
@@ -41,7 +50,11 @@ def signed_range(bits: int) -> tuple[int, int]:
 
 
 def saturate(x: Int64Array, bits: int) -> Int64Array:
-    """Clip to `signed_range(bits)`."""
+    """Clip to `signed_range(bits)`.
+
+    >>> saturate(np.array([-9, 5, 9]), 4).tolist()
+    [-7, 5, 7]
+    """
     low, high = signed_range(bits)
     return np.clip(x, low, high)
 
@@ -65,7 +78,11 @@ def exponent_below(ratio: float) -> int:
 
 
 def smallest_integer(x: npt.ArrayLike) -> IntArray:
-    """Copy into the smallest signed integer type that holds every value."""
+    """Copy into the smallest signed integer type that holds every value.
+
+    >>> smallest_integer(np.array([-128, 127])).dtype, smallest_integer(np.array([128])).dtype
+    (dtype('int8'), dtype('int16'))
+    """
     values = np.asarray(x)
     low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
     for dtype in (np.int8, np.int16, np.int32):

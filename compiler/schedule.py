@@ -34,7 +34,7 @@ class Schedule:
     """first: global step (from 0) of each population's local step 0 for image 0.
 
     sends: global step in which its first spikes for image 0 leave; interval: steps between images;
-    latency: steps until the last readout of image 0 is complete.
+    latency: steps until every population has seen the whole of image 0, readouts included.
     """
 
     first: Mapping[str, int]

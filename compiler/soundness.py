@@ -116,6 +116,9 @@ def _largest_drive(c: Connection, source: Population, steps: int) -> int:
 def _check_diagonal(m: Diagonal, where: str) -> None:
     _broadcasts(m.weight, m.in_shape, f"{where}/weight")
     _sizes(m.out_size, m.in_size, where, "a diagonal map has as many outputs as inputs")
+    if m.weight.ndim and m.in_shape != m.out_shape:
+        # Its row sums have to broadcast to the outputs, and the weights broadcast to the inputs.
+        raise refuse(where, "weights that differ keep the shape", m.out_shape, m.in_shape)
 
 
 def _check_dense(m: Dense, where: str) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, final
 
-from lapilli.compiler.linear import Array, LinearMap, Shape
+import numpy as np
+
+from lapilli.compiler.errors import NetlistError
+from lapilli.compiler.linear import Array, LinearMap, Shape, frozen
 
 Model = Literal["source", "soft_reset_if", "window", "readout"]
 
@@ -57,3 +60,37 @@ class SpikingGraph:
     levels: int
     sending: Literal["graded", "unary"]
     hold: bool
+
+    def into(self, target: str) -> tuple[SpikingConnection, ...]:
+        """The connections into one population."""
+        return tuple(c for c in self.connections if c.target == target)
+
+    def verify(self) -> None:
+        """Raise NetlistError unless every number is finite, and scales and thresholds positive."""
+        for p in self.populations:
+            where = f"{p.name} ({p.model})"
+            for name in ("threshold", "amplitude", "count_scale"):
+                values = getattr(p, name)
+                _check(where, f"every {name} is positive", values, values > 0, "> 0")
+            _check(where, "every bias is a number", p.bias, True, "finite")
+        for c in self.connections:
+            where = f"{c.source} -> {c.target}"
+            _check(where, "every weight is a number", c.map.weight, True, "finite")
+
+
+def _check(where: str, rule: str, values: Array, good: Array | bool, allowed: str) -> None:
+    good = np.isfinite(values) & good
+    if not good.all():
+        raise NetlistError(
+            where,
+            rule,
+            found=np.asarray(values)[~good].flat[0],
+            allowed=allowed,
+            remedy="Normalise the network's weights: numbers this large or small are lost.",
+        )
+
+
+def readout(name: str, shape: Shape, bias: Array) -> SpikingPopulation:
+    """The readout of any method: v is the output itself."""
+    one = frozen(1.0)
+    return SpikingPopulation(name, shape, "readout", one, 0.0, one, one, bias)

@@ -66,7 +66,7 @@ def sample_netlist(seed: int = 0) -> Netlist:
         Connection("input", "Größe.conv", conv, 0, 0, frozen([0.1, 0.2, 0.3, 0.4])),
         Connection("Größe.conv", "if", Diagonal(frozen(np.int8(3)), square, square), 1, 0, shared),
         Connection("if", "sum", sparse, 0, 0, shared),
-        Connection("Größe.conv", "sum", Diagonal(frozen(np.int8(2)), square, square), 0, 3, shared),
+        Connection("Größe.conv", "sum", Diagonal(frozen(np.int8(2)), square, square), 0, 1, shared),
         Connection("sum", "out", Dense(weight(3, 36), square, (3,)), 0, 0, frozen([1.0, 2.0, 3.0])),
     )
     return proven(Netlist(populations, connections, 8))

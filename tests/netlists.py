@@ -128,9 +128,7 @@ class _Builder:
         source = self.netlist()[sources[0]].shape
         self._connect(name, _dense(self.rng, source, shape), sources)
         bias, initial = self.rng.integers(-9, 10, (2, *shape))
-        self.populations.append(
-            population(name, shape, Readout(integers(bias), integers(initial)))
-        )
+        self.populations.append(population(name, shape, Readout(integers(bias), integers(initial))))
 
     def _connect(self, name: str, first: LinearMap, sources: Sequence[str]) -> None:
         maps = [first]

@@ -565,10 +565,14 @@ def test_progress_is_drawn_on_a_terminal_only(model: Path) -> None:
     assert silent.stderr == ""
 
 
-def test_names_from_files_cannot_steer_the_terminal(run: Run, model: Path, tmp_path: Path) -> None:
+def test_names_cannot_steer_the_terminal(run: Run, model: Path, tmp_path: Path) -> None:
     artifact = lapilli.load(model)
-    noted = replace(artifact, provenance=replace(artifact.provenance, notes="a\x1b[2Jb [bold]c"))
-    noted.save(tmp_path / "noted.h5")
-    text = run("inspect", tmp_path / "noted.h5").out
+    noted = replace(artifact, provenance=replace(artifact.provenance, notes="a [bold]b :smile:"))
+    odd = tmp_path / "\x1b[2J.h5"
+    noted.save(odd)
+    text = run("inspect", odd).out
     assert "\x1b" not in text
-    assert "[2Jb [bold]c" in text
+    assert "a [bold]b :smile:" in text
+    refused = run("inspect", tmp_path / "\x1b[3J.h5")
+    assert refused.code == 2
+    assert "\x1b" not in refused.err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.machinery
 import importlib.util
 import os
 import shutil
@@ -12,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ from lapilli.runtime.lava import process_group, runner
 
 SCRIPT = str(Path(__file__).with_name("lava_worker_faults.py"))
 INPUTS = np.arange(12).reshape(4, 3) % 6
-STALL_S = 2.0
+STALL_S = 5.0  # a busy machine starts Lava in less
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -39,9 +41,14 @@ class Leftovers:
 
     def look(self) -> None:
         """Every process that lives in the temporary folder, with its shared memory."""
-        for pid in processes_in(self.temporary):
-            self.processes.add(pid)
-            self.segments |= process_group.shared_segments(os.getpgid(pid))
+        found = processes_in(self.temporary)
+        self.processes |= set(found)
+        groups = set()
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                groups.add(os.getpgid(pid))
+        for group in groups:
+            self.segments |= process_group.shared_segments(group)
 
     def assert_gone(self, *, within_s: float = 0.0) -> None:
         deadline = time.monotonic() + within_s
@@ -59,11 +66,9 @@ def processes_in(folder: Path) -> list[int]:
     """Processes whose working directory is, or was, below `folder`."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
-        try:
+        with contextlib.suppress(OSError):  # it has just ended, or is not ours
             if str((entry / "cwd").readlink()).startswith(f"{folder}/"):
                 found.append(int(entry.name))
-        except OSError:  # it has just ended, or is not ours
-            continue
     return found
 
 
@@ -102,8 +107,8 @@ def run_with(fault: str, **options: object) -> BackendError:
         ("raise", "ValueError: planted"),
         ("exit", "exit code 7"),
         ("kill", "killed by SIGKILL"),
-        ("hang", "no step in 2 s, it is in step"),
-        ("stop", "no step in 2 s, it is in step"),
+        ("hang", "no step in 5 s, it is in step"),
+        ("stop", "no step in 5 s, it is in step"),
     ],
 )
 def test_fault_in_a_population_names_it(fault: str, found: str, leftovers: Leftovers) -> None:
@@ -119,8 +124,12 @@ def test_fault_in_a_population_names_it(fault: str, found: str, leftovers: Lefto
 @pytest.mark.lava
 def test_fault_in_a_synapse_names_it(leftovers: Leftovers) -> None:
     error = run_with("raise-in-synapse")
-    assert error.where in {"lava: input -> before", f"lava: before -> {VICTIM}",
-                           f"lava: {VICTIM} -> after", "lava: after -> out"}
+    assert error.where in {
+        "lava: input -> before",
+        f"lava: before -> {VICTIM}",
+        f"lava: {VICTIM} -> after",
+        "lava: after -> out",
+    }
     assert "planted" in error.found
 
 
@@ -143,7 +152,7 @@ def test_worker_that_never_begins(leftovers: Leftovers, monkeypatch: pytest.Monk
     error = run_with("never-begins", stall_s=0.5)
     assert error.where == "lava: the run"
     assert error.found == "no step in 0.5 s, it never began"
-    assert "stall_s" in error.remedy
+    assert "if it hangs again, run with backend='reference'" in error.remedy
 
 
 @pytest.mark.lava
@@ -153,17 +162,14 @@ def test_timeout_of_the_whole_run(leftovers: Leftovers) -> None:
     assert "not done after 2.5 s" in caught.value.found
     assert caught.value.allowed == "2.5 s"
     assert "timeout_s" in caught.value.remedy
-    assert leftovers.segments
 
 
 @pytest.mark.lava
 def test_worker_killed_from_outside(leftovers: Leftovers) -> None:
     def kill_the_leader(done: int, total: int) -> None:
-        if done > 5:
-            os.killpg(os.getpgid(processes_in(leftovers.temporary)[0]), 0)
-            leader = min(processes_in(leftovers.temporary))
+        if done > 5 and not leftovers.segments:
             leftovers.look()
-            os.kill(leader, signal.SIGKILL)
+            os.kill(os.getpgid(min(leftovers.processes)), signal.SIGKILL)
 
     with pytest.raises(BackendError) as caught:
         runner.run(small_netlist(), np.zeros((100_000, 3), np.int64), progress=kill_the_leader)
@@ -223,18 +229,34 @@ def test_runner_interrupted_or_killed(number: signal.Signals, tmp_path: Path) ->
 
 
 def test_missing_lava(monkeypatch: pytest.MonkeyPatch) -> None:
-    find_spec = importlib.util.find_spec
-    hidden: Callable[[str], object] = lambda name: None if name == "lava" else find_spec(name)  # noqa: E731
-    monkeypatch.setattr(importlib.util, "find_spec", hidden)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError) as caught:
         runner.run(small_netlist(), INPUTS)
     assert caught.value.exit_code == 3
     assert "pip install 'lapilli[lava]'" in str(caught.value)
-    assert "lava" not in {name.partition(".")[0] for name in sys.modules} or _lava_came_before()
 
 
-def _lava_came_before() -> bool:
-    return False
+def test_namespace_without_lava_nc_is_missing_lava(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lava" / "lib").mkdir(parents=True)  # what lava-dl alone leaves
+    spec = importlib.machinery.PathFinder.find_spec("lava", [str(tmp_path)])
+    assert spec is not None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    assert not runner.installed()
+    (tmp_path / "lava" / "magma").mkdir()
+    assert runner.installed()
+
+
+def test_this_side_never_imports_lava() -> None:
+    code = """
+import sys
+from lapilli.runtime.lava import runner
+runner.installed()
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"lava", "torch"}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_full_disk_is_told_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,11 @@ CONNECTIONS: list[tuple[Netlist, str, str]] = [
     (with_connection(CONV, weight=frozen(np.full((4, 1, 3, 3), 2**40))), "weight", "is in range"),
     (with_connection(DIAGONAL, weight=ints(1, 2)), "/map/weight", "broadcasts to"),
     (with_connection(DIAGONAL, out_shape=(4, 3, 4)), "/map", SIZE),
+    (
+        with_connection(DIAGONAL, weight=frozen(np.ones((4, 1, 1), np.int8)), out_shape=(36,)),
+        "/map",
+        "weights that differ keep the shape",
+    ),
     (with_connection(DENSE, weight=frozen(np.ones((36, 3), np.int8))), "/map/weight", SIZE),
     (with_connection(DENSE, in_shape=(4, 3, 4)), "/map/weight", SIZE),
     (with_connection(SPARSE, columns=frozen([], np.int16)), "/map/columns", "indices are int32"),
@@ -162,6 +167,12 @@ def test_empty_rows_and_an_empty_matrix_are_sound() -> None:
     netlist = with_connection(SPARSE, weight=empty, columns=frozen([], np.int32), starts=starts)
     soundness.check(netlist, "x")
     assert netlist.connections[SPARSE].map.synapses == 0
+
+
+def test_a_shared_weight_may_see_another_view() -> None:
+    netlist = with_connection(DIAGONAL, out_shape=(36,))
+    soundness.check(netlist, "x")
+    assert netlist.reach("if") == sample_netlist().reach("if")
 
 
 def test_a_bound_that_does_not_wrap_is_accepted() -> None:

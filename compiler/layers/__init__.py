@@ -1,9 +1,12 @@
 """Every layer the compiler knows: one file per family, one row per way of building a node.
 
 To add a layer, write its node, `build` and `lower` in a file here and name its rule in TABLE.
+What to do instead of a layer that is not in the TABLE stands in `refused.py`.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from lapilli.compiler.ir import Node
 from lapilli.compiler.layers.activation import RELU
@@ -37,7 +40,11 @@ TABLE: tuple[LayerRule, ...] = (
     IDENTITY,
 )
 
-MEANING: dict[type[Node], LayerRule] = {
-    rule.node: rule for rule in TABLE if rule.node is not None
-}
+MEANING: dict[type[Node], LayerRule] = {rule.node: rule for rule in TABLE if rule.node is not None}
 """The rule that says what a node computes."""
+
+
+def known(kind: Literal["modules", "functions", "methods"]) -> str:
+    """The short names of all layers of one kind, for people."""
+    names = {key.rpartition(".")[2] for rule in TABLE for key in getattr(rule, kind)}
+    return ", ".join(sorted(names))

@@ -15,7 +15,7 @@ class Relu(Node):
     """max(x, 0)."""
 
 
-def _build(call: Call, *, input: Operand, inplace: bool = False) -> Node:  # noqa: A002
+def _build(call: Call, *, input: Operand, inplace: bool = False) -> Node:
     return Relu(name=call.name, inputs=(input.name,), shape=call.shape, where=call.where)
 
 

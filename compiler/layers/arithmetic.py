@@ -25,6 +25,10 @@ class Sum(Node):
 def _constant(call: Call, value: Any) -> Array:
     """A scalar or tensor constant without its batch dimension."""
     array = real(np.asarray(value))
+    if not np.isfinite(array).all():
+        raise call.refuse(
+            "constants are finite", "NaN or infinity", "finite numbers", "Correct the constant."
+        )
     if array.ndim > len(call.shape) and array.shape[0] == 1:
         array = array[0]
     if array.ndim > len(call.shape):
@@ -34,7 +38,7 @@ def _constant(call: Call, value: Any) -> Array:
     return array
 
 
-def _add(call: Call, *, input: Any, other: Any, alpha: float = 1.0) -> Node:  # noqa: A002
+def _add(call: Call, *, input: Any, other: Any, alpha: float = 1.0) -> Node:
     if isinstance(input, Operand) and isinstance(other, Operand):
         if input.shape != other.shape:
             raise call.refuse(
@@ -55,11 +59,11 @@ def _add(call: Call, *, input: Any, other: Any, alpha: float = 1.0) -> Node:  # 
     return rescale(call, other, np.full((), float(alpha)), _constant(call, input))
 
 
-def _subtract(call: Call, *, input: Any, other: Any, alpha: float = 1.0) -> Node:  # noqa: A002
+def _subtract(call: Call, *, input: Any, other: Any, alpha: float = 1.0) -> Node:
     return _add(call, input=input, other=other, alpha=-float(alpha))
 
 
-def _multiply(call: Call, *, input: Any, other: Any) -> Node:  # noqa: A002
+def _multiply(call: Call, *, input: Any, other: Any) -> Node:
     if isinstance(input, Operand) and isinstance(other, Operand):
         raise call.refuse(
             "a neuron weighs activities by constants",
@@ -71,7 +75,7 @@ def _multiply(call: Call, *, input: Any, other: Any) -> Node:  # noqa: A002
     return rescale(call, operand, _constant(call, factor), np.zeros(()))
 
 
-def _divide(call: Call, *, input: Any, other: Any) -> Node:  # noqa: A002
+def _divide(call: Call, *, input: Any, other: Any) -> Node:
     if isinstance(other, Operand):
         raise call.refuse(
             "a neuron weighs activities by constants",
@@ -79,10 +83,13 @@ def _divide(call: Call, *, input: Any, other: Any) -> Node:  # noqa: A002
             "tensor / constant",
             "Divide by constants only.",
         )
-    return rescale(call, input, 1.0 / _constant(call, other), np.zeros(()))
+    divisor = _constant(call, other)
+    if not divisor.all():
+        raise call.refuse("constants are finite", "a division by 0", "not 0", "Divide by another.")
+    return rescale(call, input, 1.0 / divisor, np.zeros(()))
 
 
-def _negate(call: Call, *, input: Operand) -> Node:  # noqa: A002
+def _negate(call: Call, *, input: Operand) -> Node:
     return rescale(call, input, np.full((), -1.0), np.zeros(()))
 
 

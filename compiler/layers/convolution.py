@@ -40,7 +40,7 @@ class Conv2d(Node):
 def _build(
     call: Call,
     *,
-    input: Operand,  # noqa: A002 - torch's own parameter name
+    input: Operand,
     weight: Array,
     bias: Array | None = None,
     stride: int | tuple[int, ...] = 1,
@@ -60,10 +60,8 @@ def _build(
     taps, spread = weight.shape[2:], pair(dilation)
     if padding == "same":  # torch puts the odd zero after the image
         before = (spread[0] * (taps[0] - 1) // 2, spread[1] * (taps[1] - 1) // 2)
-    elif isinstance(padding, str):
-        before = (0, 0)
     else:
-        before = pair(padding)
+        before = (0, 0) if isinstance(padding, str) else pair(padding)  # "valid" pads nothing
     return Conv2d(
         name=call.name,
         inputs=(input.name,),

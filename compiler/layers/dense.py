@@ -24,7 +24,7 @@ class Linear(Node):
 def _build(
     call: Call,
     *,
-    input: Operand,  # noqa: A002 - torch's own parameter name
+    input: Operand,
     weight: Array,
     bias: Array | None = None,
 ) -> Node:

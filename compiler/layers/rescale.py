@@ -44,7 +44,7 @@ def rescale(call: Call, operand: Operand, scale: Array, shift: Array) -> Node:
 def _batch_norm(
     call: Call,
     *,
-    input: Operand,  # noqa: A002 - torch's own parameter name
+    input: Operand,
     running_mean: Array | None,
     running_var: Array | None,
     weight: Array | None = None,
@@ -60,9 +60,17 @@ def _batch_norm(
             "running_mean and running_var, training=False",
             "Train with track_running_stats=True and call model.eval().",
         )
+    variance = real(running_var) + eps
+    if not (variance > 0).all():
+        raise call.refuse(
+            "variances are positive",
+            f"running_var + eps down to {variance.min():g}",
+            "> 0",
+            "The checkpoint is damaged, or eps is missing.",
+        )
     shape = (-1,) + (1,) * (len(input.shape) - 1)
     # Source: Rueckauer et al. 2016: gamma / sigma, beta - gamma * mu / sigma.
-    scale = 1.0 / np.sqrt(real(running_var) + eps)
+    scale = 1.0 / np.sqrt(variance)
     scale = scale if weight is None else scale * real(weight)
     shift = -real(running_mean) * scale
     shift = shift if bias is None else shift + real(bias)
@@ -74,7 +82,7 @@ def _lower(node: Rescale, operands: tuple[Affine, ...]) -> Affine:
     return operands[0].through(scale).shifted(node.shift)
 
 
-_ATTRIBUTES = ("running_mean", "running_var", "weight", "bias", "eps")
+_ATTRIBUTES = ("running_mean", "running_var", "weight", "bias", "training", "eps")
 _PARAMETERS = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 
 BATCH_NORM = LayerRule(

@@ -38,9 +38,10 @@ class Call:
     called: str
     shape: Shape
     where: str
-    batch: int
 
-    def refuse(self, rule: str, found: object, allowed: object, remedy: str) -> Exception:
+    def refuse(
+        self, rule: str, found: object, allowed: object, remedy: str
+    ) -> UnsupportedOperatorError:
         """The error that says why this very call has no lowering."""
         place = f"{self.name} ({self.called}) at {self.where}"
         return UnsupportedOperatorError(place, rule, found=found, allowed=allowed, remedy=remedy)
@@ -57,10 +58,12 @@ Lower = Callable[[Any, tuple[Affine, ...]], Affine]
 class LayerRule:
     """One row of the table of layers.
 
-    node: the node class that `build` makes (None: the layer vanishes); modules, functions,
-    methods: full name -> names of its attributes or positional parameters, as `build` takes them
-    ("input" and "other" are operands); role: set if the layer starts a population instead of
-    being linear; macs: multiply-accumulates of the float layer for one image.
+    build: makes the node from a call. node: the class of which this row says what it computes
+    (None: another row's node, or none where the layer vanishes); it has either `lower`, if it is
+    affine, or `role`, if it starts a population. modules: full name -> attributes to read;
+    functions, methods: name -> positional parameters, named as `build` takes them, a starred one
+    for those that the result's shape already tells. macs: multiply-accumulates of the float layer
+    for one image.
     """
 
     build: Build
@@ -74,8 +77,12 @@ class LayerRule:
 
 
 def pair(value: int | tuple[int, ...]) -> tuple[int, int]:
-    """(height, width) from an int or a sequence of one or two."""
-    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    """(height, width) from an int or a sequence of one or two.
+
+    >>> pair(3), pair((3,)), pair((1, 2))
+    ((3, 3), (3, 3), (1, 2))
+    """
+    values = (value,) if isinstance(value, int) else tuple(value)
     return (int(values[0]), int(values[-1]))
 
 
@@ -87,7 +94,7 @@ def real(values: Array | None, size: int | None = None) -> Array:
 
 
 def axis_of(call: Call, dimension: int, shape: Shape) -> int:
-    """Index into a batchless shape of a tensor dimension; the batch itself is refused."""
+    """Index into a batchless shape of a tensor's dimension; the batch itself is refused."""
     axis = (dimension if dimension >= 0 else dimension + len(shape) + 1) - 1
     if not 0 <= axis < len(shape):
         raise call.refuse(

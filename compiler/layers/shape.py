@@ -24,35 +24,47 @@ class Reshape(Node):
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Window(Node):
-    """Output o along an axis is input start + o * step, zero where that lies outside."""
+    """Output o along an axis is input start + o * step, zero where that lies outside.
+
+    out_shape: of the window, one size per axis of in_shape; shape may be a view of it.
+    """
 
     in_shape: Shape
+    out_shape: Shape
     start: tuple[int, ...]
     step: tuple[int, ...]
 
     def map(self) -> LinearMap:
         """A strided 1x1 convolution for images, a sparse matrix for other shapes."""
-        if len(self.in_shape) == 3:
-            o, c = np.arange(self.shape[0]), np.arange(self.in_shape[0])
-            weight = (self.start[0] + o[:, None] * self.step[0]) == c
-            return Conv(
-                frozen(weight[:, :, None, None], np.float64),
-                self.in_shape,
-                self.shape,
-                stride=(self.step[1], self.step[2]),
-                padding=(-self.start[1], -self.start[2]),
-            )
-        index = np.indices(self.shape).reshape(len(self.shape), -1)
+        return self._conv() if len(self.in_shape) == 3 else self._sparse()
+
+    def _conv(self) -> Conv:
+        o, c = np.arange(self.out_shape[0]), np.arange(self.in_shape[0])
+        weight = (self.start[0] + o[:, None] * self.step[0]) == c
+        groups = 1
+        if weight.shape[0] == weight.shape[1] and weight.diagonal().all():  # all channels, in order
+            weight, groups = weight.diagonal()[:, None], len(c)
+        return Conv(
+            frozen(weight[:, :, None, None], np.float64),
+            self.in_shape,
+            (self.out_shape[0], self.out_shape[1], self.out_shape[2]),
+            stride=(self.step[1], self.step[2]),
+            padding=(-self.start[1], -self.start[2]),
+            groups=groups,
+        )
+
+    def _sparse(self) -> Sparse:
+        index = np.indices(self.out_shape).reshape(len(self.out_shape), -1)
         source = np.array(self.start)[:, None] + index * np.array(self.step)[:, None]
         inside = ((source >= 0) & (source < np.array(self.in_shape)[:, None])).all(axis=0)
-        column = np.ravel_multi_index(tuple(source[:, inside]), self.in_shape)
-        row = np.flatnonzero(inside)
-        size = (math.prod(self.shape), math.prod(self.in_shape))
-        matrix = sp.csr_matrix((np.ones(len(row)), (row, column)), shape=size)
-        return Sparse.from_matrix(matrix, self.in_shape, self.shape)
+        columns = np.ravel_multi_index(tuple(source[:, inside]), self.in_shape)
+        rows = np.flatnonzero(inside)
+        size = (math.prod(self.out_shape), math.prod(self.in_shape))
+        matrix = sp.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=size)
+        return Sparse.from_matrix(matrix, self.in_shape, self.out_shape)
 
 
-def _reshape(call: Call, *, input: Operand, **_: Any) -> Node:  # noqa: A002
+def _reshape(call: Call, *, input: Operand, **_: Any) -> Node:
     if math.prod(call.shape) != math.prod(input.shape):
         raise call.refuse(
             "a view keeps the batch dimension first and alone",
@@ -63,67 +75,75 @@ def _reshape(call: Call, *, input: Operand, **_: Any) -> Node:  # noqa: A002
     return Reshape(name=call.name, inputs=(input.name,), shape=call.shape, where=call.where)
 
 
-def _getitem(call: Call, *, input: Operand, index: Any) -> Node:  # noqa: A002
-    items = list(index) if isinstance(index, tuple) else [index]
-    if Ellipsis in [i for i in items if i is Ellipsis]:
-        at = next(k for k, i in enumerate(items) if i is Ellipsis)
-        missing = len(input.shape) + 1 - (len(items) - 1)
-        items[at : at + 1] = [slice(None)] * missing
-    plain = all(isinstance(i, slice) for i in items) and items[0] == slice(None)
-    if not plain or len(items) > len(input.shape) + 1:
+def _getitem(call: Call, *, input: Operand, index: Any) -> Node:
+    ranges = _ranges(index, input.shape)
+    if ranges is None:
         raise call.refuse(
-            "slices within one image, the whole batch",
-            index,
-            "x[:, a:b:c, ...]",
-            "Write the selection as slices; index_select and masks have no lowering yet.",
+            "a selection is the same for every image, and regular",
+            f"x[{index}]",
+            "x[:, a:b:c, ...] and x[:, i]",
+            "Keep the whole batch; write the selection as slices, not as a list or a mask.",
         )
-    ranges = [
-        range(size)[item] for size, item in zip(input.shape, items[1:], strict=False)
+    return _window(call, input, tuple(r.start for r in ranges), ranges)
+
+
+def _ranges(index: Any, shape: Shape) -> list[range] | None:
+    """What `index` reads along each axis of an image; None where it is no regular selection."""
+    items = list(index) if isinstance(index, tuple) else [index]
+    if any(isinstance(i, bool) or not isinstance(i, _INDICES) for i in items):
+        return None
+    used = sum(i is not None and i is not Ellipsis for i in items)
+    fill = [slice(None)] * (len(shape) + 1 - used)
+    if Ellipsis in items:
+        at = items.index(Ellipsis)
+        items[at : at + 1] = fill
+    else:
+        items += fill
+    if items[0] != slice(None):  # the batch; x[:3] and x[0] would depend on its size
+        return None
+    kept = [i for i in items[1:] if i is not None]  # None adds an axis of one: a view
+    return [
+        range(size)[item] if isinstance(item, slice) else range(size)[item:][:1]
+        for size, item in zip(shape, kept, strict=True)
     ]
-    ranges += [range(size) for size in input.shape[len(ranges) :]]
+
+
+_INDICES = (int, slice, type(None), type(Ellipsis))
+
+
+def _window(call: Call, operand: Operand, start: tuple[int, ...], ranges: list[range]) -> Window:
     return Window(
         name=call.name,
-        inputs=(input.name,),
+        inputs=(operand.name,),
         shape=call.shape,
         where=call.where,
-        in_shape=input.shape,
-        start=tuple(r.start for r in ranges),
+        in_shape=operand.shape,
+        out_shape=tuple(len(r) for r in ranges),
+        start=start,
         step=tuple(r.step for r in ranges),
     )
 
 
 def _pad(
-    call: Call,
-    *,
-    input: Operand,  # noqa: A002
-    pad: Any,
-    mode: str = "constant",
-    value: float | None = None,
+    call: Call, *, input: Operand, pad: Any, mode: str = "constant", value: float | None = None
 ) -> Node:
-    if mode != "constant" or value not in (None, 0, 0.0):
+    if mode != "constant" or value not in (None, 0):
         raise call.refuse(
             "padding is with zeros", f"{mode}, value {value}", "constant, 0", "Pad with zeros."
         )
-    amounts = [int(n) for n in pad]
-    before = amounts[0::2][::-1]
     axes = len(input.shape)
-    if len(before) > axes and any(amounts[2 * axes :]):
+    # torch counts pairs from the last axis; negative amounts crop.
+    pairs = [(int(a), int(b)) for a, b in zip(pad[0::2], pad[1::2], strict=True)]
+    if any(a or b for a, b in pairs[axes:]):
         raise call.refuse(
-            "padding is within one image", pad, "no padding of the batch", "Pad C, H, W only."
+            "padding is within one image", tuple(pad), "no padding of the batch", "Pad C, H, W."
         )
-    before = [0] * (axes - len(before)) + before[-axes:]
-    return Window(
-        name=call.name,
-        inputs=(input.name,),
-        shape=call.shape,
-        where=call.where,
-        in_shape=input.shape,
-        start=tuple(-n for n in before),
-        step=(1,) * axes,
-    )
+    pairs = [(0, 0)] * (axes - len(pairs)) + pairs[axes - 1 :: -1]
+    sizes = [a + size + b for (a, b), size in zip(pairs, input.shape, strict=True)]
+    return _window(call, input, tuple(-a for a, _ in pairs), [range(size) for size in sizes])
 
 
-def _zero_pad(call: Call, *, input: Operand, padding: Any) -> Node:  # noqa: A002
+def _zero_pad(call: Call, *, input: Operand, padding: Any) -> Node:
     return _pad(call, input=input, pad=padding)
 
 
@@ -132,7 +152,7 @@ def _lower_reshape(node: Reshape, operands: tuple[Affine, ...]) -> Affine:
 
 
 def _lower_window(node: Window, operands: tuple[Affine, ...]) -> Affine:
-    return operands[0].through(node.map())
+    return operands[0].through(node.map()).viewed(node.shape)
 
 
 _DIMS = ("input", "start_dim", "end_dim")

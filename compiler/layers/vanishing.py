@@ -10,7 +10,7 @@ from lapilli.compiler.layers.rule import Call, LayerRule, Operand
 def _dropout(
     call: Call,
     *,
-    input: Operand,  # noqa: A002 - torch's own parameter name
+    input: Operand,
     p: float = 0.5,
     training: bool = True,
     inplace: bool = False,
@@ -18,21 +18,27 @@ def _dropout(
     if training and p > 0:
         raise call.refuse(
             "dropout is off in evaluation",
-            "training=True in the call itself",
-            "training=self.training",
+            "training=True, also the default of the functional form",
+            "training=False in evaluation",
             "Pass training=self.training, or use nn.Dropout.",
         )
     return input
 
 
-def _same(call: Call, *, input: Operand, **_: Any) -> Operand:  # noqa: A002
+def _same(call: Call, *, input: Operand, **_: Any) -> Operand:
     return input
 
 
 _DROPOUT = ("input", "p", "training", "inplace")
+_MODULE = ("p", "training")
 
 DROPOUT = LayerRule(
     build=_dropout,
+    modules={
+        "torch.nn.Dropout": _MODULE,
+        "torch.nn.Dropout1d": _MODULE,
+        "torch.nn.Dropout2d": _MODULE,
+    },
     functions={
         "torch.nn.functional.dropout": _DROPOUT,
         "torch.nn.functional.dropout2d": _DROPOUT,
@@ -40,11 +46,12 @@ DROPOUT = LayerRule(
 )
 IDENTITY = LayerRule(
     build=_same,
-    modules={
-        "torch.nn.Identity": (),
-        "torch.nn.Dropout": (),
-        "torch.nn.Dropout1d": (),
-        "torch.nn.Dropout2d": (),
+    modules={"torch.nn.Identity": ()},
+    methods={
+        "clone": ("input",),
+        "contiguous": ("input",),
+        "detach": ("input",),
+        "float": ("input",),
+        "to": ("input", "*device_or_dtype"),
     },
-    methods={"contiguous": ("input",), "clone": ("input",), "detach": ("input",)},
 )

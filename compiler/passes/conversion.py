@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from lapilli.compiler.linear import Array, frozen
+from lapilli.compiler.numerics import signed_range
 from lapilli.compiler.populations import Population, PopulationGraph
 from lapilli.compiler.spiking import SpikingConnection, SpikingPopulation
 
@@ -17,16 +18,16 @@ if TYPE_CHECKING:
 def input_population(
     p: Population, seen: PopulationRange, bits: int, repeats: int
 ) -> SpikingPopulation:
-    """The source: payloads of `bits` bits, unsigned where no calibration value is negative."""
+    """The source: payloads of `bits` bits, unsigned where no calibration value is negative.
+
+    repeats: steps of a window in which the input is sent.
+    """
     low, high = float(seen.minimum.min()), float(seen.maximum.max())
-    if low >= 0:
-        bottom, top = 0, 2**bits - 1
-    else:
-        top = 2 ** (bits - 1) - 1
-        bottom = -top
-    scale = np.array((max(abs(low), abs(high)) or 1.0) / top)
+    bottom, top = (0, 2**bits - 1) if low >= 0 else signed_range(bits)
+    scale = frozen((max(-low, high) or 1.0) / top)
+    rate, zero = frozen(scale / repeats), frozen(0.0)
     return SpikingPopulation(
-        p.name, p.shape, "source", scale, 0.0, scale, scale / repeats, np.zeros(()), bottom, top
+        p.name, p.shape, "source", scale, 0.0, scale, rate, zero, bottom, top
     )
 
 

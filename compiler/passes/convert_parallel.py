@@ -9,12 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, final
 
-import numpy as np
-
-from lapilli.compiler.passes.options import check_choice, check_range, help_text
+from lapilli.compiler.linear import frozen
 from lapilli.compiler.passes.conversion import clip_values, convert_edges, input_population
+from lapilli.compiler.passes.options import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_range,
+    help_text,
+)
 from lapilli.compiler.populations import PopulationGraph
-from lapilli.compiler.spiking import SpikingGraph, SpikingPopulation
+from lapilli.compiler.spiking import SpikingGraph, SpikingPopulation, readout
 
 if TYPE_CHECKING:
     from lapilli.compiler.calibrate import Ranges
@@ -49,11 +54,12 @@ class Parallel:
     input_bits: int = field(default=8, metadata=help_text("bits of the quantised input"))
 
     def __post_init__(self) -> None:
-        check_range("levels", self.levels, 1, 255)
+        check_count("levels", self.levels, 1, 255)
         check_choice("coding", self.coding, ("graded", "unary"))
         check_choice("clip", self.clip, ("least-error", "percentile"))
         check_range("percentile", self.percentile, 50, 100)
-        check_range("input_bits", self.input_bits, 2, 16)
+        check_flag("per_channel", self.per_channel)
+        check_count("input_bits", self.input_bits, 2, 16)
 
 
 def convert_parallel(graph: PopulationGraph, ranges: Ranges, options: Parallel) -> SpikingGraph:
@@ -64,10 +70,7 @@ def convert_parallel(graph: PopulationGraph, ranges: Ranges, options: Parallel) 
             populations.append(input_population(p, ranges[p.name], options.input_bits, 1))
             continue
         if p.role == "readout":
-            one = np.ones(())
-            populations.append(
-                SpikingPopulation(p.name, p.shape, "readout", one, 0.0, one, one, p.bias)
-            )
+            populations.append(readout(p.name, p.shape, p.bias))
             continue
         clip = clip_values(
             ranges[p.name],
@@ -76,7 +79,7 @@ def convert_parallel(graph: PopulationGraph, ranges: Ranges, options: Parallel) 
             over="all",
             levels=options.levels,
         )
-        step = clip / options.levels
+        step = frozen(clip / options.levels)
         populations.append(
             SpikingPopulation(p.name, p.shape, "window", step, 0.5, step, step, p.bias)
         )

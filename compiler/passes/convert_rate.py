@@ -10,12 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, final
 
-import numpy as np
-
-from lapilli.compiler.passes.options import check_choice, check_range, help_text
+from lapilli.compiler.linear import frozen
 from lapilli.compiler.passes.conversion import clip_values, convert_edges, input_population
+from lapilli.compiler.passes.options import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_range,
+    help_text,
+)
 from lapilli.compiler.populations import PopulationGraph
-from lapilli.compiler.spiking import SpikingGraph, SpikingPopulation
+from lapilli.compiler.spiking import SpikingGraph, SpikingPopulation, readout
 
 if TYPE_CHECKING:
     from lapilli.compiler.calibrate import Ranges
@@ -44,11 +49,12 @@ class Rate:
     input_bits: int = field(default=8, metadata=help_text("bits of the quantised input"))
 
     def __post_init__(self) -> None:
-        check_range("steps", self.steps, 1, 65535)
+        check_count("steps", self.steps, 1, 65535)
         check_range("percentile", self.percentile, 50, 100)
         check_choice("over", self.over, ("all", "positive"))
         check_choice("initial", self.initial, ("half", "zero"))
-        check_range("input_bits", self.input_bits, 2, 16)
+        check_flag("per_channel", self.per_channel)
+        check_count("input_bits", self.input_bits, 2, 16)
 
 
 def convert_rate(graph: PopulationGraph, ranges: Ranges, options: Rate) -> SpikingGraph:
@@ -61,10 +67,7 @@ def convert_rate(graph: PopulationGraph, ranges: Ranges, options: Rate) -> Spiki
             )
             continue
         if p.role == "readout":
-            one = np.ones(())
-            populations.append(
-                SpikingPopulation(p.name, p.shape, "readout", one, 0.0, one, one, p.bias)
-            )
+            populations.append(readout(p.name, p.shape, p.bias))
             continue
         clip = clip_values(
             ranges[p.name],
@@ -74,7 +77,7 @@ def convert_rate(graph: PopulationGraph, ranges: Ranges, options: Rate) -> Spiki
             levels=options.steps,
         )
         half = 0.5 if options.initial == "half" else 0.0
-        rate = clip / options.steps
+        rate = frozen(clip / options.steps)
         populations.append(
             SpikingPopulation(p.name, p.shape, "soft_reset_if", clip, half, clip, rate, p.bias)
         )

@@ -16,6 +16,7 @@ from lapilli.compiler.linear import Array, Conv, Dense, Diagonal, LinearMap, Spa
 from lapilli.compiler.numerics import FLOAT32_EXACT, FLOAT64_EXACT, Int64Array, shift_left
 
 _Apply = Callable[[Array], Array]
+_Arithmetic = type[np.float32] | type[np.float64] | type[np.int64]
 _INT64_EXACT = 2**63 - 1
 
 
@@ -32,7 +33,7 @@ class ExactMap:
         self.map, self.exponent = linear_map, exponent
         magnitudes = np.abs(linear_map.weight.astype(np.int64))
         self._row_bound = int(linear_map.row_sums(magnitudes).max(initial=0))
-        self._applies: dict[type[np.number], _Apply] = {}
+        self._applies: dict[_Arithmetic, _Apply] = {}
 
     def __call__(self, x: Array) -> Int64Array:
         """Map x; raises OverflowError if the result could leave 64 bits."""
@@ -54,23 +55,23 @@ class ExactMap:
         return shift_left(total.astype(np.int64, copy=False), self.exponent)
 
 
-def _arithmetic(bound: int) -> type[np.number]:
+def _arithmetic(bound: int) -> _Arithmetic:
     if bound <= FLOAT32_EXACT:
         return np.float32
     return np.float64 if bound <= FLOAT64_EXACT else np.int64
 
 
-def _batched(linear_map: LinearMap, dtype: type[np.number]) -> _Apply:
+def _batched(linear_map: LinearMap, dtype: _Arithmetic) -> _Apply:
     typed = linear_map.with_weight(linear_map.weight.astype(dtype))
     return lambda x: typed.apply(x[np.newaxis])[0]
 
 
-def _sparse(linear_map: LinearMap, dtype: type[np.number]) -> _Apply:
+def _sparse(linear_map: LinearMap, dtype: _Arithmetic) -> _Apply:
     matrix = linear_map.to_sparse().astype(dtype)  # once: building it costs more than using it
     return lambda x: (matrix @ x.reshape(-1)).reshape(linear_map.out_shape)
 
 
-_FORMS: dict[type[LinearMap], Callable[[LinearMap, type[np.number]], _Apply]] = {
+_FORMS: dict[type[LinearMap], Callable[[LinearMap, _Arithmetic], _Apply]] = {
     Conv: _batched,
     Dense: _batched,
     Diagonal: _batched,

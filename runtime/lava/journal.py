@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
@@ -76,7 +76,7 @@ class Recording:
     kind: str
     population: str
     file: str
-    dtype: type[np.signedinteger]
+    dtype: type[np.int32] | type[np.int64]
     shape: Shape
 
     @property
@@ -189,8 +189,9 @@ def report_failure(directory: Path, process: str, what: str) -> None:
 def _mapped(
     path: Path,
     mode: str,
-    dtype: type[np.signedinteger] | None = None,
+    dtype: type[np.int32] | type[np.int64] | None = None,
     shape: Shape | None = None,
 ) -> Array:
     # A plain view of the mapping: np.memmap itself is slow to index.
-    return np.asarray(np.lib.format.open_memmap(path, mode, dtype, shape))
+    mapping: Any = np.lib.format.open_memmap
+    return np.asarray(mapping(path, mode, dtype, shape))

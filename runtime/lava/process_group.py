@@ -30,6 +30,7 @@ def end(leader: subprocess.Popen[bytes], *, grace_s: float = 5.0) -> None:
         segments |= shared_segments(leader.pid)
         _signal(leader, signal.SIGKILL)
         wait(leader, grace_s)
+    leader.wait()
     for segment in segments:
         segment.unlink(missing_ok=True)
 

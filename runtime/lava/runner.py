@@ -128,8 +128,6 @@ def _prepare(journal: Journal, netlist: Netlist, inputs: Int64Array, record: Rec
         calibration_hash="",
         calibration_samples=0,
         ann_macs={},
-        input_mean=(0.0,),
-        input_std=(1.0,),
     )
     artifact.write(journal.directory / NETLIST, Artifact(netlist, provenance))
     np.save(journal.directory / INPUTS, inputs, allow_pickle=False)
@@ -206,10 +204,12 @@ def _follow(
         if done != before:
             before, moved_at = done, now
         if now - moved_at > limits.stall_s:
-            raise _too_slow(status, steps, f"no step in {limits.stall_s:g} s", "a step", "stall_s")
+            remedy = f"Try again on an idle machine; if it hangs again, {_ELSEWHERE}."
+            raise _too_slow(status, steps, f"no step in {limits.stall_s:g} s", "a step", remedy)
         if now - start > limits.timeout_s:
             found = f"not done after {limits.timeout_s:g} s"
-            raise _too_slow(status, steps, found, f"{limits.timeout_s:g} s", "timeout_s")
+            remedy = f"Run fewer images, allow more time with timeout_s, or {_ELSEWHERE}."
+            raise _too_slow(status, steps, found, f"{limits.timeout_s:g} s", remedy)
         time.sleep(_POLL_S)
 
 
@@ -239,7 +239,7 @@ def _crashed(worker: subprocess.Popen[bytes], journal: Journal) -> BackendError:
 
 
 def _too_slow(
-    status: Sequence[Status], steps: int, found: str, allowed: str, option: str
+    status: Sequence[Status], steps: int, found: str, allowed: str, remedy: str
 ) -> BackendError:
     slowest = _slowest(status)
     if not any(row.pid for row in status):
@@ -251,7 +251,7 @@ def _too_slow(
         "Lava goes on",
         found=f"{found}, {place}",
         allowed=allowed,
-        remedy=f"Run fewer images, allow more time with {option}, or {_ELSEWHERE}.",
+        remedy=remedy,
     )
 
 
@@ -277,4 +277,3 @@ def _trace(journal: Journal, netlist: Netlist) -> Trace:
         kept["spikes"],
         kept["states"],
     )
-

@@ -7,6 +7,7 @@ reports through the job's journal. It never decides that a run takes too long: t
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 import numpy as np
@@ -38,11 +40,8 @@ def main(arguments: Sequence[str]) -> None:
     directory = Path(arguments[0])
     job = json.loads((directory / JOB).read_text("utf-8"))
     threading.Thread(target=_end_with, args=(job["runner"], directory), daemon=True).start()
-    try:
-        _run(directory, job["record"], job["steps"])
-    except Exception as error:
-        report_failure(directory, "", f"{type(error).__name__}: {error}")
-        _wait_for_the_end()
+    sys.excepthook = functools.partial(_failed, directory)
+    _run(directory, job["record"], job["steps"])
 
 
 def _run(directory: Path, record: Record, steps: int) -> None:
@@ -70,6 +69,14 @@ def _follow(journal: Journal, steps: int) -> None:
             if process.exitcode is not None:
                 _died(journal.directory, names.get(process.pid or 0, ""), process.exitcode)
         time.sleep(_POLL_S)
+
+
+def _failed(
+    directory: Path, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    sys.__excepthook__(kind, error, trace)
+    report_failure(directory, "", f"{kind.__name__}: {error}")
+    _wait_for_the_end()
 
 
 def _died(directory: Path, name: str, exit_code: int) -> NoReturn:

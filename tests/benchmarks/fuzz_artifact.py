@@ -16,6 +16,7 @@ import collections
 import copy
 import functools
 import json
+import math
 import platform
 import resource
 import subprocess
@@ -184,6 +185,8 @@ def _other(value: Any, rng: Random, record: dict[str, Any]) -> Any:
     if isinstance(value, np.ndarray):
         return _other_array(value, rng, integers)
     if isinstance(value, tuple):
+        if rng.random() < 0.3:  # another view of the same size
+            return (math.prod(value),) if rng.random() < 0.5 else value[::-1]
         changed = [int(rng.choice(integers)) if rng.random() < 0.5 else v for v in value]
         return tuple(changed[: rng.integers(len(changed) + 1)] if rng.random() < 0.3 else changed)
     if isinstance(value, bool | int):
@@ -193,7 +196,9 @@ def _other(value: Any, rng: Random, record: dict[str, Any]) -> Any:
 
 
 def _other_array(value: Any, rng: Random, integers: list[int]) -> Any:
-    choice = rng.integers(4)
+    choice = rng.integers(5)
+    if choice == 4:
+        return value.reshape(-1) if rng.random() < 0.5 else value[..., None]
     if choice == 0:
         return value.reshape(-1)[: rng.integers(value.size + 1)]
     if choice == 1:
@@ -274,7 +279,7 @@ def _compute(netlist: Netlist) -> None:
     for c in netlist.connections:
         x = np.ones((1, *c.map.in_shape), np.int64)
         assert (c.map.apply(x).reshape(-1) == c.map.to_sparse() @ x.reshape(-1)).all()
-        assert c.map.synapses == c.map.to_sparse().nnz
+        assert c.map.synapses == c.map.to_sparse().count_nonzero()
         assert c.map.dense_macs >= 0
     for p in netlist.populations:
         drive = np.zeros(p.shape, np.int64)

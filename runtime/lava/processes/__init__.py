@@ -267,7 +267,7 @@ class _PyNeurons(PyLoihiProcessModel):
     """One step of any neuron model."""
 
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
-    v: np.ndarray = LavaPyType(np.ndarray, np.int64, precision=24)
+    v: Array = LavaPyType(np.ndarray, np.int64, precision=24)
 
     def __init__(self, proc_params: Any):
         super().__init__(proc_params)
