@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lapilli.hardware_profiles import Profile
 
 Observe = Callable[[str, Any, Any], None]
-"""observe(pass_name, before, after): called after each pass; the one hook for printing and timing."""
+"""observe(pass_name, before, after), after each pass: the one hook for printing and timing."""
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total): called during long stages."""
 
@@ -38,7 +38,8 @@ def compile_model(
 
     calibration: float images (N, ...) as the model takes them; method: options of one of
     passes.METHODS; calibrate: how rounding is compensated, one of compensate.CALIBRATIONS (None:
-    the method's own default); preprocessing: (mean, std) that was applied to the images, to be remembered.
+    the method's own default); preprocessing: (mean, std), per channel, that was applied to the
+    images, to be remembered.
     Raises UnsupportedOperatorError, CaptureError, InputError, NetlistError, StateOverflowError.
     """
     from importlib.metadata import version
@@ -52,8 +53,8 @@ def compile_model(
     from lapilli.compiler.frontend import capture, evaluation_copy
     from lapilli.compiler.layers import MEANING
     from lapilli.compiler.passes import METHODS, method_of
-    from lapilli.compiler.passes.options import check_choice
     from lapilli.compiler.passes.legalise import legalise
+    from lapilli.compiler.passes.options import check_choice
     from lapilli.compiler.passes.quantise import quantise
 
     def stage(name: str) -> Callable[[int, int], None] | None:
@@ -73,9 +74,7 @@ def compile_model(
     populations = legalise(graph)
     populations.verify()
     done("legalise", graph, populations)
-    ranges = measure(
-        populations, calibration, reference=network, progress=stage("calibrate")
-    )
+    ranges = measure(populations, calibration, reference=network, progress=stage("calibrate"))
     done("calibrate", populations, ranges)
     spiking = METHODS[name].convert(populations, ranges, method)
     done(f"convert_{name}", ranges, spiking)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from lapilli.compiler.calibrate import Progress
 from lapilli.compiler.execute import TorchMap, as_tensor
-from lapilli.compiler.linear import along_channels, frozen
-from lapilli.compiler.numerics import FloatArray
+from lapilli.compiler.linear import Array, along_channels, frozen
+from lapilli.compiler.numerics import FloatArray, round_down
 from lapilli.compiler.populations import PopulationGraph
 from lapilli.compiler.spiking import SpikingGraph, SpikingPopulation
 
@@ -29,8 +29,12 @@ CALIBRATIONS: tuple[Calibration, ...] = ("none", "bias", "least-squares")
 """none: as converted; bias: shifts only; least-squares: shifts and amplitudes."""
 
 MAX_IMAGES = 256
+MIN_IMAGES = 8
 MAX_VALUES = 2**27
 """Images are reduced until the activity kept at a time is below this many floats (512 MiB)."""
+LAYERS_AT_ONCE = 6
+"""Both networks' activity of a layer, its input and a shortcut: what is kept at a time."""
+_CPU = torch.device("cpu")
 
 
 def compensate(
@@ -41,48 +45,57 @@ def compensate(
     *,
     progress: Progress | None = None,
 ) -> SpikingGraph:
-    """`spiking`, converted from `graph`, with corrected biases and amplitudes."""
+    """`spiking`, converted from `graph`, with corrected biases and amplitudes.
+
+    images (N, ...): up to MAX_IMAGES of them are used, spread evenly. progress counts populations.
+    """
     if calibration == "none":
         return spiking
-    largest = max(int(np.prod(p.shape)) for p in graph.populations)
-    count = min(len(images), MAX_IMAGES, max(8, MAX_VALUES // (6 * largest)))
-    # Spread over the whole set: calibration files are often sorted by class.
-    chosen = images[np.linspace(0, len(images) - 1, count).astype(np.int64)]
-    x = torch.from_numpy(np.array(chosen, dtype=np.float32))
-    device = torch.device("cpu")
-    last_use = {c.source: c.target for c in graph.connections}  # order of targets is topological
-    theirs: dict[str, Tensor] = {}
-    ours: dict[str, Tensor] = {}
+    x = _chosen(images, max(int(np.prod(p.shape)) for p in graph.populations))
+    theirs: dict[str, Tensor] = {}  # activity of the float network
+    ours: dict[str, Tensor] = {}  # activity that the spiking network's counts stand for
+    waiting = {
+        p.name: sum(c.source == p.name for c in graph.connections) for p in graph.populations
+    }
     result: list[SpikingPopulation] = []
     with torch.no_grad():
-        for index, (p, s) in enumerate(zip(graph.populations, spiking.populations, strict=True)):
+        for p, converted in zip(graph.populations, spiking.populations, strict=True):
             if p.role == "input":
-                theirs[p.name], ours[p.name] = x, _quantised_input(s, x)
-                result.append(s)
+                result.append(converted)
+                theirs[p.name], ours[p.name] = x, _quantised_input(converted, x)
                 continue
-            exact = s.bias if s.bias.ndim else s.bias.reshape(1)
-            wanted = as_tensor(exact, torch.float32, device).expand(len(x), *p.shape).clone()
-            found = wanted.clone()
+            wanted, found = (
+                as_tensor(bias, torch.float32, _CPU).expand(len(x), *p.shape).clone()
+                for bias in (p.bias, converted.bias)
+            )
             for c in graph.into(p.name):
-                apply = TorchMap(c.map, torch.float32, device)
+                apply = TorchMap(c.map, torch.float32, _CPU)
                 wanted += apply(theirs[c.source]).reshape(wanted.shape)
                 found += apply(ours[c.source]).reshape(wanted.shape)
-            shift = _per_channel(wanted - found).mean(1)
-            found += shift.reshape((-1,) + (1,) * (len(p.shape) - 1))
-            s = replace(s, bias=frozen(s.bias + along_channels(shift.double().numpy(), p.shape)))
+                waiting[c.source] -= 1
+                if not waiting[c.source]:
+                    del theirs[c.source], ours[c.source]
+            shift = along_channels(_mean_error(wanted, found), p.shape)
+            s = replace(converted, bias=frozen(converted.bias + shift))
             if p.role != "readout":
-                activity = wanted.clamp_min(0)
-                counts = _counts(spiking, s, found)
+                found += as_tensor(shift, torch.float32, _CPU)
+                activity, counts = wanted.clamp_min(0), _counts(spiking, s, found)
                 if calibration == "least-squares":
                     s = _with_amplitude(s, counts, activity)
-                theirs[p.name] = activity
-                ours[p.name] = counts * _wide(s, s.count_scale)
+                theirs[p.name], ours[p.name] = activity, counts * _wide(s, s.count_scale)
             result.append(s)
-            for name in [n for n in theirs if last_use.get(n) == p.name]:
-                del theirs[name], ours[name]
             if progress is not None:
-                progress(index + 1, len(graph.populations))
+                progress(len(result), len(graph.populations))
     return replace(spiking, populations=tuple(result))
+
+
+def _chosen(images: FloatArray, largest: int) -> Tensor:
+    """As many images as memory allows; largest: units of the largest population."""
+    most = max(MIN_IMAGES, MAX_VALUES // (LAYERS_AT_ONCE * largest))
+    count = min(len(images), MAX_IMAGES, most)
+    # Spread over the whole set: calibration files are often sorted by class.
+    index = round_down(np.linspace(0, len(images) - 1, count))
+    return torch.from_numpy(np.array(images[index], dtype=np.float32))
 
 
 def _quantised_input(s: SpikingPopulation, x: Tensor) -> Tensor:
@@ -90,29 +103,36 @@ def _quantised_input(s: SpikingPopulation, x: Tensor) -> Tensor:
     return torch.floor(x / scale + 0.5).clamp(s.low, s.high) * scale
 
 
+def _mean_error(wanted: Tensor, found: Tensor) -> Array:
+    """Per channel (C,): what the drive lacks on average."""
+    error = _per_channel(wanted - found).mean(1, dtype=torch.float64)
+    return np.asarray(error.numpy())
+
+
 def _counts(graph: SpikingGraph, s: SpikingPopulation, drive: Tensor) -> Tensor:
-    """Spikes of a whole window that arrive at the drive's real value, as the ideal neuron counts."""
+    """Spikes of a whole window whose drive is `drive`, as the ideal neuron counts them."""
     step = _wide(s, s.threshold) / (graph.steps if graph.hold else 1)
     return torch.floor(drive / step + s.initial).clamp(0, graph.levels)
 
 
 def _with_amplitude(s: SpikingPopulation, counts: Tensor, activity: Tensor) -> SpikingPopulation:
-    """Least-squares value of one spike per channel; unchanged where a channel never fired."""
+    """Value of one spike with least squared error: per channel, or one for a shape (F,).
+
+    A channel that never fired where the float network was active keeps its value.
+    """
     fired, meant = (_per_channel(t).double() for t in (counts, activity))
     overlap, energy = (fired * meant).sum(1).numpy(), (fired * fired).sum(1).numpy()
-    old = np.broadcast_to(s.count_scale, overlap.shape)
-    new = np.where((overlap > 0) & (energy > 0), overlap / np.maximum(energy, 1e-30), old)
-    ratio = new / old
-    if s.count_scale.ndim == 0 and len(s.shape) == 1:
-        ratio = np.asarray(overlap.sum() / max(energy.sum(), 1e-30) / s.count_scale)
-        ratio = ratio if ratio > 0 else np.ones(())
+    if len(s.shape) == 1:  # as for thresholds: one unit alone has too few samples
+        overlap, energy = overlap.sum(), energy.sum()
+    fitted = np.divide(overlap, energy, out=np.zeros_like(overlap), where=energy > 0)
+    ratio = np.where(fitted > 0, fitted / s.count_scale, 1.0)
     return replace(
         s, amplitude=frozen(s.amplitude * ratio), count_scale=frozen(s.count_scale * ratio)
     )
 
 
-def _wide(s: SpikingPopulation, values: np.ndarray) -> Tensor:
-    return as_tensor(along_channels(values, s.shape), torch.float32, torch.device("cpu"))
+def _wide(s: SpikingPopulation, values: Array) -> Tensor:
+    return as_tensor(along_channels(values, s.shape), torch.float32, _CPU)
 
 
 def _per_channel(values: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ class Diagonal(LinearMap):
         )
 
     def fan_out(self) -> npt.NDArray[np.int64]:
-        return (self._full() != 0).astype(np.int64)
+        return np.asarray(self._full() != 0, np.int64)
 
     def row_sums(self, weight: Array) -> Array:
         if weight.ndim == 0 or self.in_shape == self.out_shape:
@@ -307,13 +307,16 @@ class Conv(LinearMap):
         return np.asarray(np.abs(self.weight).max(axis=(1, 2, 3))).reshape(-1, 1, 1)
 
     def pretty(self) -> str:
-        settings = {
-            "stride": (self.stride, (1, 1)),
-            "padding": (self.padding, (0, 0)),
-            "dilation": (self.dilation, (1, 1)),
-            "groups": (self.groups, 1),
-        }
-        unusual = [f"{k} {_short(v)}" for k, (v, usual) in settings.items() if v != usual]
+        unusual = [
+            f"{name} {value[0] if value[0] == value[1] else value}"
+            for name, value, usual in (
+                ("stride", self.stride, (1, 1)),
+                ("padding", self.padding, (0, 0)),
+                ("dilation", self.dilation, (1, 1)),
+                ("groups", (self.groups, self.groups), (1, 1)),
+            )
+            if value != usual
+        ]
         size = "x".join(str(n) for n in self.weight.shape)
         return " ".join(["Conv", size, *unusual])
 
@@ -327,11 +330,6 @@ def _kept(margin: tuple[int, int], size: int) -> slice:
     """What is left of a padded axis where a margin is negative."""
     before, after = margin
     return slice(max(-before, 0), size - max(-after, 0))
-
-
-def _short(value: int | tuple[int, int]) -> str:
-    """One number where both axes agree."""
-    return str(value[0] if isinstance(value, tuple) and value[0] == value[1] else value)
 
 
 @final

@@ -1,6 +1,6 @@
 """The integer spiking netlist: populations, connections, and the scale of every integer.
 
-Drive of a population at step t: sum over connections of (map . spikes[t - 1 - delay]) * 2**exponent.
+A population's drive at step t: sum over connections of (map . spikes[t-1-delay]) * 2**exponent.
 Float ends at `quantise`; from here on there are integers only, and beside them their units.
 """
 

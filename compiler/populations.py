@@ -16,7 +16,11 @@ Role = Literal["input", "relu", "readout"]
 @final
 @dataclass(frozen=True, eq=False)
 class Population:
-    """N units with one activation. bias broadcasts to shape; where: place in the user's code."""
+    """N units with one activation.
+
+    shape: channels first, at least one axis; bias broadcasts to it; where: place in the user's
+    code.
+    """
 
     name: str
     shape: Shape
@@ -28,7 +32,7 @@ class Population:
 @final
 @dataclass(frozen=True, eq=False)
 class Connection:
-    """target's drive += map(source's activity)."""
+    """target's drive += map(source's activity); the map's shapes are views of both shapes."""
 
     source: str
     target: str
@@ -53,32 +57,44 @@ class PopulationGraph:
         return tuple(c for c in self.connections if c.target == target)
 
     def verify(self) -> None:
-        """Raise CaptureError unless every map fits and every population is driven."""
-        sizes: dict[str, Population] = {}
-        for population in self.populations:
-            drives = self.into(population.name)
+        """Raise CaptureError unless names are unique, every map fits, and populations are driven.
+
+        Each is driven by earlier ones, all but the input by at least one.
+        """
+        shapes: dict[str, Shape] = {}
+        for p in self.populations:
+            drives = self.into(p.name)
             fits = all(
-                c.source in sizes
-                and c.map.in_size == math.prod(sizes[c.source].shape)
-                and c.map.out_size == math.prod(population.shape)
+                c.source in shapes
+                and c.map.in_size == math.prod(shapes[c.source])
+                and c.map.out_size == math.prod(p.shape)
                 for c in drives
             )
-            if not fits or (population.role == "input") == bool(drives):
+            if p.name in shapes or not fits or (p.role == "input") == bool(drives):
                 raise CaptureError(
-                    population.name,
-                    "each population is driven by earlier ones through maps that fit it",
+                    p.name,
+                    "each population has its own name and is driven by earlier ones through maps "
+                    "that fit it",
                     found=[f"{c.source} {c.map.in_shape}->{c.map.out_shape}" for c in drives],
-                    allowed=population.shape,
-                    remedy="An output that does not depend on the input cannot be compiled.",
+                    allowed=f"maps into {p.shape}, none into the input",
+                    remedy="This is a fault of Lapilli's legalisation: please report it.",
                 )
-            sizes[population.name] = population
+            shapes[p.name] = p.shape
+        lost = [c.target for c in self.connections if c.target not in shapes]
+        if lost or not self.outputs:
+            raise CaptureError(
+                "populations",
+                "connections end in populations, and there is a readout",
+                found=f"connections into {lost}" if lost else "no readout",
+                allowed=", ".join(shapes),
+                remedy="This is a fault of Lapilli's legalisation: please report it.",
+            )
 
     def pretty(self) -> str:
-        """One line per population with its incoming maps."""
+        """One line per population, and one for each map into it."""
         lines = []
         for p in self.populations:
-            drives = " + ".join(
-                f"{type(c.map).__name__}({c.source})" for c in self.into(p.name)
-            )
-            lines.append(f"{p.name}: {p.role}{list(p.shape)} <- {drives or 'user'}")
+            bias = "" if not p.bias.any() else f" + bias{list(p.bias.shape)}"
+            lines.append(f"{p.name}: {p.role} {list(p.shape)}{bias}")
+            lines += [f"    {c.map.pretty()} <- {c.source}" for c in self.into(p.name)]
         return "\n".join(lines)

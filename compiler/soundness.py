@@ -94,7 +94,7 @@ def _check_connection(c: Connection, target: Population, where: str) -> None:
         low, high = int(c.map.weight.min()), int(c.map.weight.max())
         for number in (low, high):
             _bounded(number, -MAX_INTEGER, MAX_INTEGER, f"{where}/map/weight")
-    channels = {(), (1,), (target.shape[0],), (c.map.out_shape[0],)}
+    channels = {(), (1,), target.shape[:1], c.map.out_shape[:1]}
     if c.weight_scale.shape not in channels:
         raise refuse(
             f"{where}/weight_scale",
@@ -116,9 +116,6 @@ def _largest_drive(c: Connection, source: Population, steps: int) -> int:
 def _check_diagonal(m: Diagonal, where: str) -> None:
     _broadcasts(m.weight, m.in_shape, f"{where}/weight")
     _sizes(m.out_size, m.in_size, where, "a diagonal map has as many outputs as inputs")
-    if m.weight.ndim and m.in_shape != m.out_shape:
-        # Its row sums have to broadcast to the outputs, and the weights broadcast to the inputs.
-        raise refuse(where, "weights that differ keep the shape", m.out_shape, m.in_shape)
 
 
 def _check_dense(m: Dense, where: str) -> None:
@@ -188,9 +185,9 @@ FORM_CHECKS: Final[dict[type[LinearMap], Callable[[Any, str], None]]] = {
 
 
 def _check_shape(shape: Shape, where: str) -> None:
-    good = 1 <= len(shape) <= MAX_RANK and all(size >= 1 for size in shape)
+    good = len(shape) <= MAX_RANK and all(size >= 1 for size in shape)
     if not good or math.prod(shape) > MAX_NEURONS:
-        raise refuse(where, "is a shape", shape, f"1 to {MAX_RANK} sizes, up to {MAX_NEURONS}")
+        raise refuse(where, "is a shape", shape, f"up to {MAX_RANK} sizes, {MAX_NEURONS} in all")
 
 
 def _broadcasts(values: Array, shape: Shape, where: str) -> None:

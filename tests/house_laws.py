@@ -53,6 +53,7 @@ TORCH_HOMES = [
     "lapilli.compiler.execute",
     "lapilli.compiler.calibrate",
     "lapilli.compiler.compensate",
+    "lapilli.compiler.tracing",
     "lapilli.compiler.training",
     "lapilli.runtime.reference",
 ]

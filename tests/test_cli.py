@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import pty
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -524,6 +526,7 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
         env={**os.environ, **environment},
     )
 
@@ -549,19 +552,34 @@ def test_terminals_without_unicode_are_served() -> None:
     assert "loihi2" in done.stdout
 
 
-def test_progress_is_drawn_on_a_terminal_only(model: Path) -> None:
-    command = [sys.executable, "-m", "lapilli.cli", "run", str(model), "--data", "digits"]
+def on_a_terminal(command: list[str]) -> tuple[str, str]:
+    """Standard output and what was drawn on the terminal that is the command's standard error."""
     controller, terminal = pty.openpty()
+    drawn = bytearray()
+
+    def read() -> None:  # while the command draws: a full terminal would stop it
+        with contextlib.suppress(OSError):  # how Linux says that the other end has closed
+            while part := os.read(controller, 4096):
+                drawn.extend(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
     done = subprocess.run(
-        [*command, "--json"], stdout=subprocess.PIPE, stderr=terminal, check=False, text=True
+        command, stdout=subprocess.PIPE, stderr=terminal, check=True, text=True, timeout=120
     )
     os.close(terminal)
-    drawn = os.read(controller, 65536).decode()
+    reader.join()
     os.close(controller)
-    assert done.returncode == 0
-    assert json.loads(done.stdout)["accuracy"]["images"] == 445
+    return done.stdout, drawn.decode()
+
+
+def test_progress_is_drawn_on_a_terminal_only(model: Path) -> None:
+    command = [sys.executable, "-m", "lapilli.cli", "run", str(model), "--data", "digits"]
+    printed, drawn = on_a_terminal([*command, "--json"])
+    assert json.loads(printed)["accuracy"]["images"] == 445
     assert "running on reference" in drawn
     silent = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert silent.returncode == 0
     assert silent.stderr == ""
 
 

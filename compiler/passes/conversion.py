@@ -26,9 +26,7 @@ def input_population(
     bottom, top = (0, 2**bits - 1) if low >= 0 else signed_range(bits)
     scale = frozen((max(-low, high) or 1.0) / top)
     rate, zero = frozen(scale / repeats), frozen(0.0)
-    return SpikingPopulation(
-        p.name, p.shape, "source", scale, 0.0, scale, rate, zero, bottom, top
-    )
+    return SpikingPopulation(p.name, p.shape, "source", scale, 0.0, scale, rate, zero, bottom, top)
 
 
 def clip_values(

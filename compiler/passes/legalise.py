@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from lapilli.compiler.compose import Affine
+from lapilli.compiler.errors import UnsupportedOperatorError
 from lapilli.compiler.ir import Graph, Input, Node
 from lapilli.compiler.layers import MEANING
 from lapilli.compiler.linear import frozen, identity
@@ -12,44 +15,75 @@ from lapilli.compiler.populations import Connection, Population, PopulationGraph
 
 
 def legalise(graph: Graph) -> PopulationGraph:
-    """Fold, in exact algebra, all linear operators into the connections and biases."""
+    """Fold, in exact algebra, all linear operators into the connections and biases.
+
+    Raises UnsupportedOperatorError where two operators have no common form of a bearable size.
+    """
     forms: dict[str, Affine] = {}
-    populations: list[Population] = []
-    connections: list[Connection] = []
-
-    def populate(name: str, role: Role, form: Affine, where: str) -> Affine:
-        populations.append(Population(name, form.shape, role, frozen(form.bias), where))
-        connections.extend(Connection(source, name, term) for source, term in form.terms)
-        return _activity(name, form.shape)
-
+    drives: list[tuple[Population, Affine]] = []
     for node in graph:
-        if isinstance(node, Input):
-            populations.append(Population(node.name, node.shape, "input", frozen(np.zeros(()))))
-            forms[node.name] = _activity(node.name, node.shape)
-            continue
-        rule = MEANING[type(node)]
-        operands = tuple(forms[name] for name in node.inputs)
-        if rule.role is not None:
-            forms[node.name] = populate(node.name, rule.role, operands[0], node.where)
-        elif rule.lower is not None:
-            forms[node.name] = rule.lower(node, operands)
-    _add_readouts(graph, forms, populate)
-    return PopulationGraph(tuple(populations), tuple(connections))
+        role = _role(node)
+        if role is None:
+            forms[node.name] = _lowered(node, tuple(forms[name] for name in node.inputs))
+        else:
+            drive = forms[node.inputs[0]] if node.inputs else _silence(node)
+            drives.append(_population(node.name, role, drive, node.where))
+            forms[node.name] = _activity(drives[-1][0]).viewed(node.shape)
+    drives += _readouts(graph, forms, {p.name for p, _ in drives})
+    return PopulationGraph(
+        tuple(population for population, _ in drives),
+        tuple(
+            Connection(source, population.name, linear)
+            for population, drive in drives
+            for source, linear in drive.terms
+        ),
+    )
 
 
-def _activity(name: str, shape: tuple[int, ...]) -> Affine:
-    return Affine(shape, ((name, identity(shape)),), np.zeros(()))
+def _role(node: Node) -> Role | None:
+    return "input" if isinstance(node, Input) else MEANING[type(node)].role
 
 
-def _add_readouts(graph: Graph, forms: dict[str, Affine], populate: object) -> None:
-    assert callable(populate)
-    nodes: dict[str, Node] = {node.name: node for node in graph}
-    taken: set[str] = set()
+def _silence(node: Node) -> Affine:
+    return Affine(node.shape, (), np.zeros(()))
+
+
+def _population(name: str, role: Role, drive: Affine, where: str) -> tuple[Population, Affine]:
+    drive = drive.viewed(drive.shape or (1,))  # a number per image is a channel
+    return Population(name, drive.shape, role, frozen(drive.bias), where), drive
+
+
+def _activity(population: Population) -> Affine:
+    shape = population.shape
+    return Affine(shape, ((population.name, identity(shape)),), np.zeros(()))
+
+
+def _lowered(node: Node, operands: tuple[Affine, ...]) -> Affine:
+    lower = MEANING[type(node)].lower
+    assert lower is not None, f"the rule of {type(node).__name__} has neither role nor lowering"
+    try:
+        return lower(node, operands)
+    except UnsupportedOperatorError as error:  # of the algebra, which knows no places
+        raise UnsupportedOperatorError(
+            f"{node.name} ({type(node).__name__}) at {node.where}: {error.where}",
+            error.rule,
+            found=error.found,
+            allowed=error.allowed,
+            remedy=error.remedy,
+        ) from error
+
+
+def _readouts(
+    graph: Graph, forms: dict[str, Affine], taken: set[str]
+) -> Iterator[tuple[Population, Affine]]:
+    """One population per output of the network, even where two are the same tensor."""
+    nodes = {node.name: node for node in graph}
     for output in graph.outputs:
         node = nodes[output]
-        spiking = isinstance(node, Input) or MEANING[type(node)].role is not None
-        name = f"{output}.readout" if spiking else output
+        path = output if _role(node) is None else f"{output}.readout"
+        name, count = path, 0
         while name in taken:
-            name += "_again"
-        taken.add(name)
-        populate(name, "readout", forms[output], node.where)
+            count += 1
+            name = f"{path}_{count}"
+        taken = taken | {name}
+        yield _population(name, "readout", forms[output], node.where)

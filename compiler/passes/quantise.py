@@ -2,8 +2,10 @@
 
 Per population one unit of v is worth `unit` (per channel where thresholds may differ per channel,
 else one for all). Connection k's weights come in units of unit * 2**exponent_k, so that each
-connection uses the weight bits in full although all add up in one membrane. The units are as small
-as the proof allows: the largest exponent for which every reachable state fits the state bits.
+connection uses the weight bits in full although all add up in one membrane. Larger exponents make
+the unit finer, and with it the rounding of thresholds and biases; the largest ones are taken for
+which the proof holds: every reachable state fits. Where it fails even without exponents, units are
+doubled channel by channel, which costs weight bits, until too few are left: StateOverflowError.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import final
 
 import numpy as np
 
-from lapilli.compiler.errors import StateOverflowError
+from lapilli.compiler.errors import InputError, StateOverflowError
 from lapilli.compiler.linear import (
     Array,
     Dense,
@@ -24,51 +26,79 @@ from lapilli.compiler.linear import (
     frozen,
     per_channel,
 )
-from lapilli.compiler.netlist import Connection, Netlist, Population
-from lapilli.compiler.neurons import STATE_BITS, NeuronModel, Readout, SoftResetIF, Source, Window
-from lapilli.compiler.numerics import exponent_below, half_up, signed_range, smallest_integer
+from lapilli.compiler.netlist import Connection, Netlist, Population, connection_bounds
+from lapilli.compiler.neurons import (
+    STATE_BITS,
+    Interval,
+    NeuronModel,
+    Readout,
+    SoftResetIF,
+    Source,
+    Window,
+)
+from lapilli.compiler.numerics import (
+    Int64Array,
+    exponent_below,
+    half_up,
+    round_down,
+    shift_left,
+    signed_range,
+    smallest_integer,
+)
 from lapilli.compiler.schedule import schedule
 from lapilli.compiler.spiking import SpikingConnection, SpikingGraph, SpikingPopulation
 from lapilli.hardware_profiles import Profile
 
+WEIGHT_BITS = 8  # where the profile knows no limit
 MAX_EXPONENT = 12  # of any connection: Loihi scales weights by up to 2**13 (6 + a 3-bit exponent)
-MAX_COARSENING = 20  # doublings of one channel's unit before the network is refused
-PARAMETER_BITS = STATE_BITS - 2  # thresholds and biases leave a bit for the drive
+LEAST_BITS = 4
+"""Coarser weights than these are refused, unless they are as fine as FINE thresholds."""
+FINE = 2.0**-7
+PARAMETER_BITS = STATE_BITS - 2  # a threshold and a bias leave a bit for the drive
+BEYOND = 2**40  # no state holds this; the proof cuts bounds here, lest they wrap in 64 bits
+SMALLEST = 1e-30  # unit of channels that have nothing to resolve
 
 
 def quantise(graph: SpikingGraph, profile: Profile) -> Netlist:
     """The integer netlist of `graph` for `profile`, proved free of overflow and verified.
 
     Raises NetlistError where the profile cannot carry the network at all, StateOverflowError where
-    no scaling makes the states fit.
+    no scaling makes the states fit, InputError for a profile that is no neuromorphic chip.
     """
-    weight_bits = int(profile.limits.weight_bits.value) if profile.limits.weight_bits else 8
-    sharing = profile.features.threshold_sharing.value
-    netlist = Netlist((), (), graph.steps)
+    if profile.kind != "neuromorphic":
+        raise InputError(
+            f"profile {profile.name}",
+            "networks are compiled for neuromorphic chips",
+            found=profile.kind,
+            allowed="neuromorphic",
+            remedy="Choose a chip, for example loihi2.",
+        )
+    graph.verify()
     sources = {p.name: p for p in graph.populations}
+    netlist = Netlist((), (), graph.steps)
     for p in graph.populations:
-        drives = [
-            _Drive(c, _facing(_weighted(c.map, sources[c.source]), p.shape))
-            for c in _into(graph, p.name)
-        ]
-        shared = sharing == "population" or p.model == "readout"
-        netlist = _add(netlist, graph, p, drives, weight_bits, shared)
+        if p.model == "source":
+            netlist = replace(netlist, populations=(*netlist.populations, _source(graph, p)))
+            continue
+        drives = []
+        for c in graph.into(p.name):
+            linear = _facing(_weighted(c.map, sources[c.source]), p.shape)
+            drives.append(_Drive(c, linear, netlist[c.source].neuron, p.shape))
+        trial = _fitted(graph, p, drives, profile)
+        netlist = replace(
+            netlist,
+            populations=(*netlist.populations, trial.population),
+            connections=(*netlist.connections, *trial.connections),
+        )
     netlist = _with_delays(netlist)
     netlist.verify(profile)
     return netlist
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class _Drive:
-    """A connection and its map in real units per spike of the source."""
-
-    connection: SpikingConnection
-    map: LinearMap
-
-
-def _into(graph: SpikingGraph, name: str) -> list[SpikingConnection]:
-    return [c for c in graph.connections if c.target == name]
+def _source(graph: SpikingGraph, p: SpikingPopulation) -> Population:
+    neuron = Source(p.low, p.high, graph.hold)
+    value, rate = (frozen(along_channels(s, p.shape)) for s in (p.amplitude, p.count_scale))
+    return Population(p.name, p.shape, neuron, value, rate, 0, 0)
 
 
 def _weighted(linear: LinearMap, source: SpikingPopulation) -> LinearMap:
@@ -94,53 +124,111 @@ def _facing(linear: LinearMap, shape: Shape) -> LinearMap:
     return Sparse.from_matrix(linear.to_sparse(), linear.in_shape, shape)
 
 
-def _add(
-    netlist: Netlist,
-    graph: SpikingGraph,
-    p: SpikingPopulation,
-    drives: list[_Drive],
-    weight_bits: int,
-    shared: bool,
-) -> Netlist:
-    """The netlist with population p, its units as small as the proof allows."""
-    if p.model == "source":
-        source = Source(p.low, p.high, graph.hold)
-        zero = Population(p.name, p.shape, source, p.amplitude, p.count_scale, 0, 0)
-        return replace(netlist, populations=(*netlist.populations, zero))
-    top_weight = 2 ** (weight_bits - 1) - 1
-    peaks = [_channel_peaks(d.map) for d in drives]
-    steps = _relative_exponents(peaks)
-    units = [k / (top_weight * 2.0**e) for k, e in zip(peaks, steps, strict=True)]
-    base = np.maximum(np.max(np.broadcast_arrays(*units), axis=0), 1e-30)
-    floor = _parameter_floor(p)
+@final
+class _Drive:
+    """A connection in real units per spike of its source, rounded to any unit on demand."""
+
+    def __init__(self, c: SpikingConnection, linear: LinearMap, source: NeuronModel, shape: Shape):
+        self.connection, self.map, self.source, self.shape = c, linear, source, shape
+        self._silent: Array = np.zeros((), bool)
+        self._kept: tuple[Array, LinearMap, Interval, Interval] | None = None
+
+    def peaks(self) -> Array:
+        """Largest weight of every output channel, (C,), or one for all."""
+        peaks = np.asarray(self.map.row_peaks())
+        if peaks.ndim == 0:
+            return peaks
+        full = np.broadcast_to(peaks, self.map.out_shape)
+        return np.asarray(full.reshape(len(full), -1).max(axis=1))
+
+    def silence(self, channels: Array) -> None:
+        """Set the weights into some channels, bool () or (C,), to zero."""
+        if channels.any():
+            self._silent = channels
+            self.map = self.map.scaled(np.where(channels, 0.0, 1.0), np.ones(()))
+
+    def rounded(self, scale: Array, steps: int) -> tuple[LinearMap, Interval, Interval]:
+        """Integer weights in units of `scale`; bounds of one step's and of a window's drive."""
+        # Larger exponents with finer units leave the scale as it is: most trials ask for the same.
+        scale = np.where(self._silent, 1.0, scale)
+        if self._kept is None or not np.array_equal(scale, self._kept[0]):
+            scaled = self.map.scaled(1.0 / scale, np.ones(()))
+            integer = scaled.with_weight(smallest_integer(half_up(scaled.weight)))
+            c = Connection(self.connection.source, self.connection.target, integer, 0, 0, scale)
+            sums = self.source.payload(), self.source.window_total(steps)
+            step, total = (connection_bounds(c, spikes, self.shape) for spikes in sums)
+            self._kept = scale, integer, step, total
+        return self._kept[1:]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A population and its connections in one choice of units; overflow: channels, bool (C,)."""
+
+    population: Population
+    connections: tuple[Connection, ...]
+    overflow: Array
+
+
+def _fitted(
+    graph: SpikingGraph, p: SpikingPopulation, drives: list[_Drive], profile: Profile
+) -> _Trial:
+    """The population in the finest units that the weight bits and the proof allow."""
+    shared = profile.features.threshold_sharing.value == "population" or p.model == "readout"
+    bits = profile.limits.weight_bits
+    top = signed_range(int(bits.value) if bits else WEIGHT_BITS)[1]
+    states = signed_range(min(int(profile.limits.state_bits.value), STATE_BITS))
+    floor = _smallest_unit(graph, p)
+    # Weights too small to show beside the threshold, even without exponents.
+    silent = np.max(np.broadcast_arrays(*(d.peaks() for d in drives)), axis=0) < 0.5 * floor
+    for drive in drives:
+        drive.silence(silent)
+    peaks = [drive.peaks() for drive in drives]
     if shared:  # one threshold for all: the channels' scales are folded into the weights
-        base = p.threshold * np.max(base / p.threshold)
         floor = p.threshold * np.max(floor / p.threshold)
-    coarser = np.zeros(base.shape, np.int64)
-    low, high = signed_range(STATE_BITS)
-    for exponent in [*range(MAX_EXPONENT - max(steps), -1, -1), *[0] * MAX_COARSENING]:
-        unit = np.maximum(base * 2.0 ** (coarser - exponent), floor)
-        trial = _build(netlist, graph, p, drives, unit, [exponent + e for e in steps])
-        reach = _reach(trial, p.name)
-        bad = (reach[0] < low) | (reach[1] > high)
-        if not bad.any():
+    relative = _relative_exponents(peaks)
+    for shift in range(MAX_EXPONENT - max(relative), -max(relative) - 1, -1):
+        exponents = [max(e + shift, 0) for e in relative]
+        full = [k / (top * 2.0**e) for k, e in zip(peaks, exponents, strict=True)]
+        unit = np.maximum(np.max(np.broadcast_arrays(*full), axis=0), SMALLEST)
+        if shared:
+            unit = p.threshold * np.max(unit / p.threshold)
+        if ((unit >= floor) | silent).all():
+            trial = _trial(graph, p, drives, np.maximum(unit, floor), exponents, states)
+            if not trial.overflow.any():
+                return trial
+    unit = np.maximum(unit, floor)
+    coarsest = unit * top / signed_range(LEAST_BITS)[1]
+    if p.model != "readout":
+        coarsest = np.maximum(coarsest, FINE * p.threshold)
+    while True:
+        trial = _trial(graph, p, drives, unit, exponents, states)
+        if not trial.overflow.any():
             return trial
-        if exponent == 0:
-            coarser = coarser + _channels_of(bad, 0 if shared else unit.ndim)
-    raise StateOverflowError(
-        f"{p.name} ({p.model})",
-        f"every reachable state fits {STATE_BITS} bits",
-        found=f"[{int(reach[0].min())}, {int(reach[1].max())}]",
-        allowed=f"[{low}, {high}] after coarsening the weights {MAX_COARSENING} times",
+        unit = unit * np.where(trial.overflow.any() if shared else trial.overflow, 2.0, 1.0)
+        if not ((unit <= coarsest) | silent).all():
+            raise _too_wide(trial.population, states)
+
+
+def _too_wide(p: Population, states: tuple[int, int]) -> StateOverflowError:
+    return StateOverflowError(
+        f"{p.name} ({type(p.neuron).__name__})",
+        "every reachable state fits, with weights that are fine enough",
+        found=f"[{p.state_low}, {p.state_high}] with the coarsest weights",
+        allowed=f"[{states[0]}, {states[1]}]",
         remedy="Use fewer steps or levels.",
     )
 
 
-def _channel_peaks(linear: LinearMap) -> Array:
-    peaks = np.asarray(linear.row_peaks())
-    if peaks.ndim == 0:
-        return peaks
-    return np.broadcast_to(peaks, linear.out_shape).reshape(linear.out_shape[0], -1).max(axis=1)
+def _smallest_unit(graph: SpikingGraph, p: SpikingPopulation) -> Array:
+    """(C,): the unit at which threshold, starting membrane and bias are integers that fit."""
+    bias = np.broadcast_to(np.abs(p.bias), p.shape).reshape(p.shape[0], -1).max(axis=1)
+    if p.model == "readout":
+        return np.asarray(bias / BEYOND)  # the proof does the rest
+    most = graph.levels + 1 if p.model == "window" else 2  # a larger bias is cut, see `_neuron`
+    parameters = 2.0 * p.threshold + np.minimum(bias, most * p.threshold)
+    return np.asarray(parameters / 2.0**PARAMETER_BITS)
 
 
 def _relative_exponents(peaks: list[Array]) -> list[int]:
@@ -150,103 +238,78 @@ def _relative_exponents(peaks: list[Array]) -> list[int]:
     ]
     smallest = min((t for t in typical if t > 0), default=1.0)
     return [
-        min(exponent_below(t / smallest * 2**0.5), MAX_EXPONENT) if t > 0 else 0
-        for t in typical
+        min(exponent_below(t / smallest * 2**0.5), MAX_EXPONENT) if t > 0 else 0 for t in typical
     ]
 
 
-def _parameter_floor(p: SpikingPopulation) -> Array:
-    """The smallest unit at which threshold, starting membrane and bias are integers that fit."""
-    bias = np.broadcast_to(np.abs(p.bias), p.shape).reshape(p.shape[0], -1).max(axis=1)
-    threshold = 0.0 if p.model == "readout" else 2.0 * p.threshold
-    return np.asarray((bias + threshold) / 2.0**PARAMETER_BITS)
-
-
-def _channels_of(bad: Array, ndim: int) -> Array:
-    if ndim == 0:
-        return np.ones((), np.int64)
-    return bad.reshape(len(bad), -1).any(axis=1).astype(np.int64)
-
-
-def _reach(netlist: Netlist, name: str) -> tuple[Array, Array]:
-    """Proven bounds of v, with the population's full shape."""
-    p = netlist[name]
-    interval = p.neuron.reach(*netlist.drive_bounds(name), netlist.steps)
-    low, high = (np.broadcast_to(bound, p.shape) for bound in interval)
-    return low, high
-
-
-def _build(
-    netlist: Netlist,
+def _trial(
     graph: SpikingGraph,
     p: SpikingPopulation,
     drives: list[_Drive],
     unit: Array,
     exponents: list[int],
-) -> Netlist:
-    """The netlist with p in units of `unit`: () or (C,)."""
+    states: tuple[int, int],
+) -> _Trial:
+    """Population p in units of `unit`, () or (C,), with its proven reach."""
     connections = []
+    step = total = Interval(np.zeros((), np.int64), np.zeros((), np.int64))
     for drive, exponent in zip(drives, exponents, strict=True):
         scale = unit * 2.0**exponent
-        scaled = drive.map.scaled(1.0 / scale, np.ones(()))
-        weight = frozen(smallest_integer(half_up(scaled.weight)))
-        connections.append(
-            Connection(
-                drive.connection.source,
-                p.name,
-                replace(scaled, weight=weight),
-                exponent,
-                0,
-                frozen(scale),
-            )
-        )
-    wide = along_channels(unit, p.shape)
-    neuron = _neuron(graph, p, wide)
-    repeats = graph.steps if graph.hold else 1
-    state_scale = wide / repeats if p.model == "readout" else wide
+        linear, one, whole = drive.rounded(scale, graph.steps)
+        step, total = _plus(step, one, exponent), _plus(total, whole, exponent)
+        c = drive.connection
+        connections.append(Connection(c.source, c.target, linear, exponent, 0, frozen(scale)))
+    neuron = _neuron(graph, p, along_channels(unit, p.shape), step, total)
+    reach = neuron.reach(step, total, graph.steps)
+    low, high = (np.broadcast_to(bound, p.shape).reshape(p.shape[0], -1) for bound in reach)
+    state_scale = unit / (graph.steps if graph.hold and p.model == "readout" else 1)
     population = Population(
         p.name,
         p.shape,
         neuron,
-        frozen(state_scale, np.float64),
-        frozen(along_channels(p.count_scale, p.shape), np.float64),
-        0,
-        0,
+        frozen(along_channels(np.asarray(state_scale), p.shape)),
+        frozen(along_channels(p.count_scale, p.shape)),
+        int(low.min()),
+        int(high.max()),
     )
-    grown = Netlist(
-        (*netlist.populations, population),
-        (*netlist.connections, *connections),
-        netlist.steps,
-    )
-    low, high = grown.reach(p.name)
-    return replace(
-        grown,
-        populations=(
-            *netlist.populations,
-            replace(population, state_low=low, state_high=high),
-        ),
-    )
+    overflow = ((low < states[0]) | (high > states[1])).any(axis=1)
+    return _Trial(population, tuple(connections), overflow)
 
 
-def _neuron(graph: SpikingGraph, p: SpikingPopulation, unit: Array) -> NeuronModel:
-    bias = _parameter(p.bias / unit)
-    zero = frozen(np.zeros((), np.int64))
+def _plus(sum_: Interval, bounds: Interval, exponent: int) -> Interval:
+    """sum + bounds * 2**exponent, cut at BEYOND."""
+    most = BEYOND >> exponent
+    low, high = (shift_left(np.clip(b, -most, most), exponent) for b in bounds)
+    return Interval(sum_.low + low, sum_.high + high)
+
+
+def _neuron(
+    graph: SpikingGraph, p: SpikingPopulation, unit: Array, step: Interval, total: Interval
+) -> NeuronModel:
+    """The neuron in units of `unit`, which broadcasts to the population's shape."""
+    zero = frozen(0, np.int64)
     if p.model == "readout":
+        bias = frozen(half_up(p.bias / unit))
         return Readout(bias, zero) if graph.hold else Readout(zero, bias)
     ratio = along_channels(p.threshold, p.shape) / unit
-    if unit.ndim and np.ptp(ratio) <= 1e-9 * ratio.max():  # one threshold: keep rounding from
-        ratio = np.asarray(ratio.flat[0])  # telling channels apart
-    threshold = _parameter(ratio, least=1)
+    if np.ptp(ratio) <= 1e-9 * ratio.max():  # equal but for float rounding: one threshold
+        ratio = np.asarray(ratio.flat[0])
+    threshold = frozen(np.maximum(half_up(ratio), 1))
     # floor(theta / 2) makes floor((u + v0) / theta) round u / theta half up, for odd theta too.
-    initial = threshold // 2 if p.initial == 0.5 else np.zeros_like(threshold)
+    initial = frozen(round_down(threshold * p.initial))
+    # What no drive can make good changes no spike: a bias beyond that is cut, and fits.
     if p.model == "window":
-        return Window(threshold, bias, frozen(initial), graph.levels, graph.sending)
-    return SoftResetIF(threshold, bias, frozen(initial))
+        lowest = -initial - np.maximum(total.high, 0)
+        highest = threshold * graph.levels - initial - np.minimum(total.low, 0)
+        bias = _integer_between(p.bias / unit, lowest, highest)
+        return Window(threshold, bias, initial, graph.levels, graph.sending)
+    lowest = -np.maximum(step.high, 0)
+    highest = threshold - np.minimum(step.low, 0)
+    return SoftResetIF(threshold, _integer_between(p.bias / unit, lowest, highest), initial)
 
 
-def _parameter(values: Array, least: int | None = None) -> Array:
-    rounded = half_up(values)
-    return frozen(rounded if least is None else np.maximum(rounded, least))
+def _integer_between(values: Array, low: Int64Array, high: Int64Array) -> Array:
+    return frozen(half_up(np.clip(values, low, high)))
 
 
 def _with_delays(netlist: Netlist) -> Netlist:
@@ -257,5 +320,3 @@ def _with_delays(netlist: Netlist) -> Netlist:
             replace(c, delay=plan.delay(c.source, c.target)) for c in netlist.connections
         ),
     )
-
-
