@@ -1,7 +1,8 @@
 """Model in, artifact out; nothing here runs a simulation.
 
-Reading order: ir, layers/, frontend, linear, compose, populations, passes/legalise, calibrate,
-passes/convert_*, spiking, neurons, netlist, passes/quantise, schedule, artifact.
+Reading order, which is also the order of the passes in `compile_model`: ir, layers/, frontend,
+linear, compose, populations, passes/legalise, calibrate, spiking, passes/convert_*, compensate,
+neurons, netlist, schedule, passes/quantise, artifact.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from lapilli.compiler.artifact import Artifact
+    from lapilli.compiler.ir import Graph
     from lapilli.compiler.numerics import FloatArray
     from lapilli.hardware_profiles import Profile
 
@@ -51,7 +53,6 @@ def compile_model(
     from lapilli.compiler.calibrate import check_images
     from lapilli.compiler.compensate import CALIBRATIONS, compensate
     from lapilli.compiler.frontend import capture, evaluation_copy
-    from lapilli.compiler.layers import MEANING
     from lapilli.compiler.passes import METHODS, method_of
     from lapilli.compiler.passes.legalise import legalise
     from lapilli.compiler.passes.options import check_choice
@@ -65,8 +66,8 @@ def compile_model(
             observe(name, before, after)
 
     name = method_of(method)
-    calibrate = METHODS[name].calibrate if calibrate is None else calibrate
-    check_choice("calibrate", calibrate, CALIBRATIONS)
+    correction = METHODS[name].calibrate if calibrate is None else calibrate
+    check_choice("calibrate", correction, CALIBRATIONS)
     check_images(calibration, "calibration set")
     network = evaluation_copy(model)
     graph = capture(network, calibration)
@@ -77,25 +78,33 @@ def compile_model(
     ranges = measure(populations, calibration, reference=network, progress=stage("calibrate"))
     done("calibrate", populations, ranges)
     spiking = METHODS[name].convert(populations, ranges, method)
+    spiking.verify()
     done(f"convert_{name}", ranges, spiking)
     corrected = compensate(
-        spiking, populations, calibration, calibrate, progress=stage("compensate")
+        spiking, populations, calibration, correction, progress=stage("compensate")
     )
+    corrected.verify()
     done("compensate", spiking, corrected)
     netlist = quantise(corrected, profile)
     done("quantise", corrected, netlist)
-    options = {**asdict(method), "calibrate": calibrate}  # type: ignore[call-overload]
-    macs = {node.name: MEANING[type(node)].macs(node) for node in graph if type(node) in MEANING}
     provenance = artifact.Provenance(
         lapilli_version=version("lapilli"),
-        torch_version=torch.__version__,
+        torch_version=str(torch.__version__),  # a subclass of str: no plain value
         method=name,
-        options=options,
+        options={**asdict(method), "calibrate": correction},  # type: ignore[call-overload]
         profile=profile.name,
         calibration_hash=ranges.digest,
         calibration_samples=ranges.samples,
         input_mean=preprocessing[0],
         input_std=preprocessing[1],
-        ann_macs={layer: count for layer, count in macs.items() if count},
+        ann_macs=_macs(graph),
     )
     return artifact.Artifact(netlist, provenance)
+
+
+def _macs(graph: Graph) -> dict[str, int]:
+    """Multiply-accumulates of the float layers that have any."""
+    from lapilli.compiler.layers import MEANING
+
+    macs = {node.name: MEANING[type(node)].macs(node) for node in graph if type(node) in MEANING}
+    return {layer: count for layer, count in macs.items() if count}

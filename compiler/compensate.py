@@ -41,13 +41,14 @@ def compensate(
     spiking: SpikingGraph,
     graph: PopulationGraph,
     images: FloatArray,
-    calibration: Calibration,
+    calibration: str,
     *,
     progress: Progress | None = None,
 ) -> SpikingGraph:
     """`spiking`, converted from `graph`, with corrected biases and amplitudes.
 
-    images (N, ...): up to MAX_IMAGES of them are used, spread evenly. progress counts populations.
+    calibration: one of CALIBRATIONS. images (N, ...): up to MAX_IMAGES of them are used, spread
+    evenly. progress counts populations.
     """
     if calibration == "none":
         return spiking

@@ -66,9 +66,9 @@ def _dense(linear: Dense, dtype: torch.dtype, device: torch.device) -> _Apply:
 def _sparse(linear: Sparse, dtype: torch.dtype, device: torch.device) -> _Apply:
     coo = linear.to_sparse().tocoo()
     index = torch.tensor(np.stack([coo.row, coo.col]), dtype=torch.int64, device=device)
-    matrix = torch.sparse_coo_tensor(
-        index, as_tensor(coo.data, dtype, device), (linear.out_size, linear.in_size)
-    ).coalesce()
+    size = (linear.out_size, linear.in_size)
+    weight = as_tensor(coo.data, dtype, device)
+    matrix = torch.sparse_coo_tensor(index, weight, size, check_invariants=True).coalesce()
     return lambda x: torch.sparse.mm(matrix, x.flatten(1).t()).t()
 
 

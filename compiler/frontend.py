@@ -211,6 +211,7 @@ class _Capture:
             bound = {"input": args[0] if args else next(iter(kwargs.values())), **read}
         else:
             bound = _bind(call, rule, parameters, args, kwargs)
+        _check_constants(call, bound)
         built = rule.build(call, **{name: _as_array(value) for name, value in bound.items()})
         return self._write(built) if isinstance(built, Node) else built
 
@@ -284,6 +285,26 @@ def _bind(
             "Leave the other arguments out.",
         )
     return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _check_constants(call: Call, bound: dict[str, Any]) -> None:
+    """Refuse weights, indices and settings that depend on the input."""
+    for name, value in bound.items():
+        if name not in ("input", "other") and _depends(value):
+            raise call.refuse(
+                "parameters are constants",
+                f"{name} that depends on the input",
+                "weights, indices and settings that are the same for every image",
+                "Make them fixed: dynamic weights have no spiking form.",
+            )
+
+
+def _depends(value: Any) -> bool:
+    if isinstance(value, slice):
+        value = (value.start, value.stop, value.step)
+    if isinstance(value, (tuple, list)):
+        return any(map(_depends, value))
+    return isinstance(value, Operand)
 
 
 def _as_array(value: Any) -> Any:

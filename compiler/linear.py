@@ -126,7 +126,9 @@ class Diagonal(LinearMap):
         return np.asarray(scaled.reshape(len(x), *self.out_shape))
 
     def to_sparse(self) -> sp.csr_matrix:
-        return sp.csr_matrix(sp.diags(self._full().reshape(-1)))
+        # Not scipy's own diagonals: those are floats, whatever they hold.
+        starts = np.arange(self.in_size + 1)
+        return sp.csr_matrix((self._full().reshape(-1), starts[:-1].copy(), starts))
 
     def scaled(self, rows: Array, columns: Array) -> LinearMap:
         left = along_channels(rows, self.out_shape)

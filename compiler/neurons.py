@@ -33,6 +33,10 @@ class Interval(NamedTuple):
     high: Int64Array
 
 
+def _integers(values: Array) -> Int64Array:
+    return np.asarray(values, np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class NeuronModel(ABC):
     """One update per time step; subclasses are final and carry their integer parameters."""
@@ -127,7 +131,7 @@ class SoftResetIF(NeuronModel):
         v = np.broadcast_to(self.initial, state.v.shape) if tau == 0 else state.v
         v = saturate(v + drive + self.bias, STATE_BITS)
         spikes = (v >= self.threshold).astype(np.int64)
-        return State(v - self.threshold * spikes, state.pending), spikes
+        return State(_integers(v - self.threshold * spikes), state.pending), spikes
 
     def reach(self, drive: Interval, total: Interval, steps: int) -> Interval:
         low, high = drive.low + self.bias, drive.high + self.bias
@@ -138,10 +142,11 @@ class SoftResetIF(NeuronModel):
         return Interval(lowest, settled + growth + np.maximum(high, 0))
 
     def quantised(self, total: Int64Array, steps: int) -> Int64Array:
-        return np.clip((self.initial + steps * self.bias + total) // self.threshold, 0, steps)
+        start = self.initial + steps * self.bias
+        return _integers(np.clip((start + total) // self.threshold, 0, steps))
 
     def final_state(self, total: Int64Array, count: Int64Array, steps: int) -> Int64Array:
-        return self.initial + steps * self.bias + total - self.threshold * count
+        return _integers(self.initial + steps * self.bias + total - self.threshold * count)
 
     def payload(self) -> tuple[int, int]:
         return 0, 1
@@ -180,7 +185,7 @@ class Window(NeuronModel):
 
     def count(self, v: Int64Array) -> Int64Array:
         """Spikes that a window ending at membrane v sends."""
-        return np.clip(v // self.threshold, 0, self.levels)
+        return _integers(np.clip(v // self.threshold, 0, self.levels))
 
     def reach(self, drive: Interval, total: Interval, steps: int) -> Interval:
         start = self.initial + self.bias
@@ -190,7 +195,7 @@ class Window(NeuronModel):
         return self.count(self.initial + self.bias + total)
 
     def final_state(self, total: Int64Array, count: Int64Array, steps: int) -> Int64Array:
-        return self.initial + self.bias + total
+        return _integers(self.initial + self.bias + total)
 
     def payload(self) -> tuple[int, int]:
         return 0, self.levels if self.sending == "graded" else 1
@@ -226,7 +231,7 @@ class Readout(NeuronModel):
         )
 
     def quantised(self, total: Int64Array, steps: int) -> Int64Array:
-        return self.initial + steps * self.bias + total
+        return _integers(self.initial + steps * self.bias + total)
 
     def final_state(self, total: Int64Array, count: Int64Array, steps: int) -> Int64Array:
         return self.quantised(total, steps)

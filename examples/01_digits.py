@@ -37,7 +37,7 @@ snn = np.asarray(trace.outputs).argmax(1)
 print(f"accuracy on {len(test)} digits: ANN {100 * (ann == test.labels).mean():.2f} %, ", end="")
 print(f"SNN {100 * (snn == test.labels).mean():.2f} %")
 for name, counts in trace.counts.items():
-    print(f"  {name}: {counts.shape[1:]} neurons, mean spike {counts.mean():.2f}")
+    print(f"  {name}: neurons {counts.shape[1:]}, mean count {counts.mean():.2f}")
 
 # Every integer is what the quantised ANN computes; pass backends=("reference", "lava") for Lava.
 verification = lapilli.verify(net, test.images[:16], backends=("reference",))

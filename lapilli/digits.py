@@ -5,7 +5,8 @@ Written as people write PyTorch: functional calls, an addition, nothing from thi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -51,13 +52,18 @@ def train(*, seed: int = 0, progress: Callable[[int, int], None] | None = None) 
     digits = data.load("digits", split="train")
     images = torch.from_numpy(digits.images)
     labels = torch.from_numpy(digits.labels)
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _train(images, labels, progress)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Layers this small are slower on several threads, and sums would depend on their number."""
     threads = torch.get_num_threads()
-    # Layers this small are slower on several threads, and their sums would depend on the number.
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return _train(images, labels, progress)
+        yield
     finally:
         torch.set_num_threads(threads)
 

@@ -11,7 +11,7 @@ import numpy as np
 from lapilli.compiler.errors import InputError
 from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.numerics import FloatArray, Int64Array, half_up
-from lapilli.runtime.trace import Progress, Record, Trace
+from lapilli.runtime.trace import RECORDS, Progress, Record, Trace
 
 if TYPE_CHECKING:
     from lapilli.compiler.artifact import Artifact
@@ -79,17 +79,22 @@ def run(
     Raises InputError for images of the wrong shape or range, BackendError where the backend is
     missing, crashes or exceeds timeout_s (Lava only).
     """
-    if backend not in BACKENDS:
-        raise InputError(
-            "backend",
-            "a backend is known",
-            found=backend,
-            allowed=", ".join(BACKENDS),
-            remedy="Choose one of them.",
-        )
+    _check_known("backend", backend, tuple(BACKENDS))
+    _check_known("record", record, RECORDS)
     inputs, clipped = quantise_input(artifact.netlist, images)
     trace = BACKENDS[backend](artifact.netlist, inputs, record, progress, timeout_s)
     return replace(trace, input_clipped=clipped)
+
+
+def _check_known(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(
+            option,
+            f"the {option} is known",
+            found=value,
+            allowed=", ".join(known),
+            remedy="Choose one of them.",
+        )
 
 
 def quantise_input(netlist: Netlist, images: FloatArray) -> tuple[Int64Array, int]:
@@ -99,7 +104,7 @@ def quantise_input(netlist: Netlist, images: FloatArray) -> tuple[Int64Array, in
     """
     source = netlist.input
     images = np.asarray(images)
-    if images.shape[1:] != source.shape or len(images) == 0:
+    if images.ndim == 0 or images.shape[1:] != source.shape or len(images) == 0:
         raise InputError(
             "images",
             "images have the shape that the network was compiled for",
@@ -116,7 +121,8 @@ def quantise_input(netlist: Netlist, images: FloatArray) -> tuple[Int64Array, in
             remedy="Clean the data first.",
         )
     low, high = source.neuron.payload()
-    scaled = images / source.state_scale
+    # In float64 throughout: numpy 1 would divide float32 by a scalar in float32, numpy 2 does not.
+    scaled = images.astype(np.float64) / source.state_scale
     slack = (RANGE_SLACK - 1.0) * max(-low, high)
     if scaled.min() < low - slack or scaled.max() > high + slack:
         units = float(np.max(source.state_scale))

@@ -7,40 +7,56 @@ coding it is the limit that the spike trains approach. It shares no code with th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import final
+
 import numpy as np
 
 from lapilli.compiler.linear import Array
-from lapilli.compiler.netlist import Connection, Netlist
+from lapilli.compiler.netlist import Netlist, Population
 from lapilli.compiler.numerics import Int64Array, shift_left
 from lapilli.runtime.trace import Progress, Trace, real_outputs
 
 BATCH = 16
+NAME = "quantised-ann"
 
 
 def run(netlist: Netlist, inputs: Int64Array, *, progress: Progress | None = None) -> Trace:
     """Counts and readouts of the quantised ANN for integer inputs (N, *input shape)."""
-    maps = {id(c): c.map.with_weight(c.map.weight.astype(np.float64)) for c in netlist.connections}
+    drives = Drives(netlist)
     parts: list[dict[str, Array]] = []
     for start in range(0, len(inputs), BATCH):
         batch = inputs[start : start + BATCH]
         values: dict[str, Array] = {}
         for p in netlist.populations:
-            total: Int64Array = np.zeros((len(batch), *p.shape), np.int64)
-            if p is netlist.input:
-                total = batch.reshape(total.shape)
-            for c in netlist.into(p.name):
-                total = total + _drive(c, maps[id(c)].apply, values[c.source], p.shape)
+            total = batch if p is netlist.input else drives.total(p, values)
             values[p.name] = p.neuron.quantised(total, netlist.steps)
         parts.append(values)
         if progress is not None:
             progress(start + len(batch), len(inputs))
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     readouts = {p.name: whole.pop(p.name) for p in netlist.outputs}
-    return Trace("quantised ANN", real_outputs(netlist, readouts), whole, readouts)
+    return Trace(NAME, real_outputs(netlist, readouts), whole, readouts)
 
 
-def _drive(c: Connection, apply: object, source: Array, shape: tuple[int, ...]) -> Int64Array:
-    assert callable(apply)
-    # Sums of integers: exact in float64 far beyond the 24 bits of a state.
-    total = apply(source.reshape(len(source), *c.map.in_shape).astype(np.float64))
-    return shift_left(total.reshape(len(source), *shape).astype(np.int64), c.exponent)
+@final
+class Drives:
+    """The linear half of a netlist: what whole windows of spikes add up to."""
+
+    def __init__(self, netlist: Netlist):
+        self._into: dict[str, list[tuple[str, Callable[[Array], Array], int]]] = {
+            p.name: [
+                # Sums of integers: exact in float64 far beyond the 24 bits of a state.
+                (c.source, c.map.with_weight(c.map.weight.astype(np.float64)).apply, c.exponent)
+                for c in netlist.into(p.name)
+            ]
+            for p in netlist.populations
+        }
+
+    def total(self, p: Population, counts: Mapping[str, Array]) -> Int64Array:
+        """Drive of p summed over a window, (N, *shape), for the counts of the populations."""
+        total: Int64Array = np.zeros((len(next(iter(counts.values()))), *p.shape), np.int64)
+        for source, apply, exponent in self._into[p.name]:
+            drive = apply(counts[source].astype(np.float64)).reshape(total.shape)
+            total = total + shift_left(drive.astype(np.int64), exponent)
+        return total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ from lapilli.runtime.metrics import PopulationEvents
 
 Array = npt.NDArray[Any]
 Record = Literal["outputs", "counts", "spikes", "states"]
-"""How much is kept: readouts only; counts per image too; also each step's spikes; also each step's membranes."""
+"""What is kept beside the readouts: nothing; counts; and each step's spikes; and membranes."""
+RECORDS: tuple[Record, ...] = get_args(Record)
 Progress = Callable[[int, int], None]
 """Called with (done, total) in the unit that the backend works in: images or steps."""
 
@@ -26,9 +27,10 @@ class Trace:
 
     counts: (N, *shape) spikes summed over the window, payloads included (no readouts);
     readouts: (N, *shape) the readouts' v after the last step; spikes, states: (N, steps, *shape)
-    spikes sent and v after each step of the population's own window (see schedule.Schedule), empty
-    unless recorded; events: exact operation counts, empty where the backend does not count;
-    input_clipped: input values that were out of range and saturated.
+    spikes sent and v after each step, empty unless recorded; the steps of v begin at the
+    population's `Schedule.first`, those of its spikes at its `Schedule.sends`; events: exact
+    operation counts, empty where the backend does not count; input_clipped: input values that were
+    out of range and saturated.
     """
 
     backend: str

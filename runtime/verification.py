@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import numpy as np
 
 from lapilli.compiler.linear import Array
+from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.neurons import SoftResetIF
 from lapilli.compiler.numerics import FloatArray
 from lapilli.runtime import run
-from lapilli.runtime.trace import Trace
+from lapilli.runtime.quantised_ann import Drives
+from lapilli.runtime.trace import Record, Trace
 
 if TYPE_CHECKING:
     from lapilli.compiler.artifact import Artifact
 
 Progress = Callable[[str, int, int], None]
+STEPWISE = ("spikes", "states")
+"""Parts of a trace with an axis of time steps behind the axis of images."""
 
 
 @final
@@ -57,78 +61,101 @@ def verify(
     progress: Progress | None = None,
     timeout_s: float | None = None,
 ) -> Verification:
-    """Compare quantised ANN, reference engine (two ways) and every other backend, bit for bit.
+    """Compare executions that share no code, bit for bit: the first difference says where.
 
-    Counts and readouts of the one-pass engine against the quantised ANN (window networks only: in
-    rate coding they agree only in the limit), the stepped engine against the one-pass one, then
-    spikes and membranes of every population at every step of each further backend.
+    The reference engine's last membranes against the charge that its own counts deliver, computed
+    apart from it. For window networks, too: its counts and readouts in one pass against the
+    quantised ANN's, and step by step against one pass (in rate coding the former agree in the limit
+    only, and there is no other pass). Then spikes and membranes of every population at every step
+    of each further backend.
     """
 
-    def traced(backend: str, record: str) -> Trace:
+    def traced(backend: str, record: Record) -> Trace:
         report = None if progress is None else _labelled(progress, f"{backend}, {record}")
         return run(
-            artifact,
-            images,
-            backend=backend,
-            record=record,  # type: ignore[arg-type]
-            progress=report,
-            timeout_s=timeout_s,
+            artifact, images, backend=backend, record=record, progress=report, timeout_s=timeout_s
         )
 
+    netlist = artifact.netlist
     stepped = traced("reference", "states")
-    single = traced("reference", "counts")
-    sides: list[tuple[str, Mapping[str, Array], Mapping[str, Array]]] = []
-    if not any(isinstance(p.neuron, SoftResetIF) for p in artifact.netlist.populations):
-        ann = traced("quantised-ann", "counts")
-        sides.append(("quantised ANN == reference: counts", ann.counts, single.counts))
-        sides.append(("quantised ANN == reference: readouts", ann.readouts, single.readouts))
-    sides.append(("reference, stepped == at once: counts", stepped.counts, single.counts))
-    sides.append(("reference, stepped == at once: readouts", stepped.readouts, single.readouts))
+    checks = [_Check("charge in == membranes of the reference", *_charges(netlist, stepped))]
+    if not any(isinstance(p.neuron, SoftResetIF) for p in netlist.populations):
+        single, ann = traced("reference", "counts"), traced("quantised-ann", "counts")
+        checks += _checks("quantised ANN == reference", ann, single, ("counts", "readouts"))
+        checks += _checks("reference, stepped == at once", stepped, single, ("counts", "readouts"))
     for backend in backends:
-        if backend == "reference":
-            continue
-        other = traced(backend, "states")
-        for kind in ("spikes", "states", "counts", "readouts"):
-            label = "membranes" if kind == "states" else kind
-            left, right = getattr(stepped, kind), getattr(other, kind)
-            sides.append((f"reference == {backend}: {label}", left, right))
-    rows, first = [], None
-    for name, left, right in sides:
-        row, difference = compare(name, left, right)
-        rows.append(row)
-        first = first or difference
-    return Verification(tuple(rows), first)
+        if backend != "reference":
+            other = traced(backend, "states")
+            kinds = (*STEPWISE, "counts", "readouts")
+            checks += _checks(f"reference == {backend}", stepped, other, kinds)
+    found = [compare(*check) for check in checks]
+    first = next((difference for _, difference in found if difference is not None), None)
+    return Verification(tuple(row for row, _ in found), first)
+
+
+class _Check(NamedTuple):
+    name: str
+    left: Mapping[str, Array]
+    right: Mapping[str, Array]
+    stepwise: bool = False
+
+
+def _checks(name: str, left: Trace, right: Trace, kinds: Sequence[str]) -> list[_Check]:
+    return [
+        _Check(
+            f"{name}: {'membranes' if kind == 'states' else kind}",
+            getattr(left, kind),
+            getattr(right, kind),
+            kind in STEPWISE,
+        )
+        for kind in kinds
+    ]
+
+
+def _charges(netlist: Netlist, trace: Trace) -> tuple[dict[str, Array], dict[str, Array]]:
+    """v after the window's last step: from the counts of all populations, and as recorded."""
+    drives = Drives(netlist)
+    driven = [p for p in netlist.populations if p is not netlist.input]
+    expected = {}
+    for p in driven:
+        total = drives.total(p, trace.counts)
+        count = trace.counts.get(p.name, np.zeros_like(total))
+        expected[p.name] = p.neuron.final_state(total, count, netlist.steps)
+    return expected, {p.name: trace.states[p.name][:, -1] for p in driven}
 
 
 def compare(
-    name: str, left: Mapping[str, Array], right: Mapping[str, Array]
+    name: str, left: Mapping[str, Array], right: Mapping[str, Array], stepwise: bool = False
 ) -> tuple[Equality, str | None]:
-    """How many integers agree, and where the first one does not (earliest step, then image)."""
+    """How many integers agree, and where the first one does not.
+
+    Arrays are (N, *shape) or, if stepwise, (N, steps, *shape). First is the first population that
+    differs, there the first image, there the first step.
+    """
     compared = equal = 0
     first = None
     for population in [*left, *(k for k in right if k not in left)]:
         a, b = left.get(population), right.get(population)
         if a is None or b is None or a.shape != b.shape:
-            shapes = [None if x is None else x.shape for x in (a, b)]
-            size = max(x.size for x in (a, b) if x is not None)
-            compared += size
-            first = first or f"{name}: {population}: shapes {shapes[0]} and {shapes[1]}"
+            shapes = ["missing" if x is None else f"shape {x.shape}" for x in (a, b)]
+            compared += max(x.size for x in (a, b) if x is not None)
+            first = first or f"{name}: {population}: {shapes[0]} against {shapes[1]}"
             continue
         same = a == b
         compared += same.size
-        equal += int(same.sum())
+        equal += int(np.count_nonzero(same))
         if first is None and not same.all():
-            first = f"{name}: {population}, {_place(a, b)}"
+            at = np.unravel_index(int(np.argmin(same)), same.shape)
+            place = _place([int(i) for i in at], stepwise)
+            first = f"{name}: {population}, {place}: {int(a[at])} against {int(b[at])}"
     return Equality(name, compared, equal), first
 
 
-def _place(a: Array, b: Array) -> str:
-    """Image, step (if recorded per step) and unit of the earliest difference."""
-    where = np.argwhere(a != b)
-    if a.ndim > 1:
-        where = where[np.lexsort((where[:, 0], where[:, 1]))]
-    at = tuple(int(i) for i in where[0])
-    return f"index (image, then step or unit) {at}: {int(a[at])} against {int(b[at])}"
+def _place(at: list[int], stepwise: bool) -> str:
+    """Words for an index into (N, *shape) or (N, steps, *shape)."""
+    image, *rest = at
+    step = f"step {rest.pop(0)}, " if stepwise else ""
+    return f"image {image}, {step}unit ({', '.join(map(str, rest))})"
 
 
 def _labelled(progress: Progress, stage: str) -> Callable[[int, int], None]:

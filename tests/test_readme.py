@@ -16,7 +16,8 @@ README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
 
 def blocks(language: str) -> list[str]:
     """The contents of the fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    return [content for found, content in fenced if found == language]
 
 
 def test_the_api_of_the_readme_runs(tmp_path: Path) -> None:

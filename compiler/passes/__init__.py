@@ -1,4 +1,4 @@
-"""The order of the passes, and the conversion methods: the compiler's table of contents."""
+"""The conversion methods by name; `lapilli.compiler.compile_model` has the order of the passes."""
 
 from __future__ import annotations
 

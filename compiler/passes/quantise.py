@@ -52,8 +52,9 @@ from lapilli.hardware_profiles import Profile
 WEIGHT_BITS = 8  # where the profile knows no limit
 MAX_EXPONENT = 12  # of any connection: Loihi scales weights by up to 2**13 (6 + a 3-bit exponent)
 LEAST_BITS = 4
-"""Coarser weights than these are refused, unless they are as fine as FINE thresholds."""
-FINE = 2.0**-7
+"""Weights are never rounded to fewer bits than these, unless to FINE thresholds or better."""
+FINE = 2.0**-10
+"""In thresholds: a unit of weights this small is fine enough, however small the weights are."""
 PARAMETER_BITS = STATE_BITS - 2  # a threshold and a bias leave a bit for the drive
 BEYOND = 2**40  # no state holds this; the proof cuts bounds here, lest they wrap in 64 bits
 SMALLEST = 1e-30  # unit of channels that have nothing to resolve
@@ -194,7 +195,9 @@ def _fitted(
         unit = np.maximum(np.max(np.broadcast_arrays(*full), axis=0), SMALLEST)
         if shared:
             unit = p.threshold * np.max(unit / p.threshold)
-        if ((unit >= floor) | silent).all():
+        # A channel whose weights are small beside its threshold must not hold the others back.
+        fine = floor * 2.0 ** max(exponents) <= FINE * p.threshold * (p.model != "readout")
+        if ((unit >= floor) | fine | silent).all():
             trial = _trial(graph, p, drives, np.maximum(unit, floor), exponents, states)
             if not trial.overflow.any():
                 return trial
@@ -272,7 +275,7 @@ def _trial(
         int(low.min()),
         int(high.max()),
     )
-    overflow = ((low < states[0]) | (high > states[1])).any(axis=1)
+    overflow = np.asarray(((low < states[0]) | (high > states[1])).any(axis=1))
     return _Trial(population, tuple(connections), overflow)
 
 
