@@ -154,21 +154,19 @@ def calibrate(
                 _check_outputs(graph, activity, reference(batch))
             if progress is not None:
                 progress(done, 2 * len(images))
-        counts = {name: torch.zeros(len(high[name]), BINS, dtype=torch.int64) for name in high}
-        seen = dict.fromkeys(high, 0)
+        counts: dict[str, Tensor] = {}
         for done, batch in _batches(images):
             for name, value in executor.run(batch).items():
-                rows = _by_channel(value)
-                counts[name] += _histogram(rows, high[name])
-                seen[name] += rows.shape[1]
+                found = _histogram(_by_channel(value), high[name])
+                counts[name] = counts[name].add_(found) if name in counts else found
             if progress is not None:
                 progress(len(images) + done, 2 * len(images))
     ranges = {
         name: PopulationRange(
             frozen(low[name].numpy(), np.float64),
             frozen(high[name].numpy(), np.float64),
-            frozen(counts[name].numpy()),
-            frozen(seen[name] - counts[name].sum(dim=1).numpy()),
+            frozen(counts[name][:, 1:].numpy()),
+            frozen(counts[name][:, 0].numpy()),
         )
         for name in high
     }
@@ -201,11 +199,12 @@ def _extremes(name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _histogram(rows: Tensor, maximum: Tensor) -> Tensor:
-    channels = torch.arange(len(rows)).unsqueeze(1)
+    """(C, 1 + BINS): how many values are not positive, then how many lie in each bin."""
     scale = BINS / maximum.clamp_min(TINY).unsqueeze(1)
-    index = (torch.ceil(rows * scale).long() - 1).clamp(0, BINS - 1) + channels * BINS
-    counts = torch.bincount(index[rows > 0], minlength=len(rows) * BINS)
-    return counts.reshape(-1, BINS)
+    bins = (rows * scale).ceil_().clamp_(0, BINS).to(torch.int32)
+    bins += (1 + BINS) * torch.arange(len(rows), dtype=torch.int32).unsqueeze(1)
+    counts = torch.bincount(bins.flatten(), minlength=len(rows) * (1 + BINS))
+    return counts.reshape(len(rows), -1)
 
 
 def _check_outputs(

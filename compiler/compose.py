@@ -43,7 +43,6 @@ def compose(outer: LinearMap, inner: LinearMap) -> LinearMap:
         if scale is not None and (scale.ndim == 0 or outer.in_shape == inner.in_shape):
             return outer.scaled(np.ones(()), scale)
     if isinstance(outer, Diagonal):
-        inner = writing(inner, outer.in_shape)
         scale = per_channel(outer.weight, outer.in_shape)
         if scale is not None and (scale.ndim == 0 or outer.in_shape == inner.out_shape):
             return inner.scaled(scale, np.ones(()))
@@ -86,7 +85,7 @@ def _reading(linear: LinearMap, in_shape: Shape) -> LinearMap:
     return replace(linear, in_shape=in_shape) if isinstance(linear, (Dense, Sparse)) else linear
 
 
-def writing(linear: LinearMap, out_shape: Shape) -> LinearMap:
+def _writing(linear: LinearMap, out_shape: Shape) -> LinearMap:
     """Let a map write a view of its result, where its form can."""
     return replace(linear, out_shape=out_shape) if isinstance(linear, (Dense, Sparse)) else linear
 
@@ -173,7 +172,7 @@ class Affine:
     def viewed(self, shape: Shape) -> Affine:
         """The same values under another shape of equal size."""
         full = np.broadcast_to(self.bias, self.shape).reshape(shape)
-        terms = tuple((name, writing(linear, shape)) for name, linear in self.terms)
+        terms = tuple((name, _writing(linear, shape)) for name, linear in self.terms)
         return Affine(shape, terms, compact(full, shape))
 
 

@@ -7,6 +7,7 @@ command that needs it, so that `--help` is quick.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,6 +30,8 @@ LAVA_TIMEOUT_S = 3600.0
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
+    # Threads of torch that wait for each other sleep: spinning is slow on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(exit_code_of(lambda: group.main(given, "lapilli", standalone_mode=False), given))
 
@@ -129,6 +132,11 @@ class _CompileCommand(click.Command):
 )
 @click.option("--profile", metavar="NAME", default="loihi2", show_default=True, help="the chip")
 @click.option(
+    "--calibrate",
+    metavar="NAME",
+    help="how rounding is compensated: none, bias or least-squares; default: as the method asks",
+)
+@click.option(
     "--mean", callback=_numbers, default="", help="normalisation per channel: 0.485,0.456,0.406"
 )
 @click.option("--std", callback=_numbers, default="", help="as --mean; both are kept in the file")
@@ -148,6 +156,7 @@ def compile_(
     calib_samples: int,
     method: str,
     profile: str,
+    calibrate: str | None,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     output: Path,
@@ -172,6 +181,7 @@ def compile_(
             calibration=images,
             method=options,
             profile=profile,
+            calibrate=calibrate,
             observe=terminal.stopwatch("compile"),
             progress=lambda stage, done, total: counters.setdefault(stage, bar(stage))(done, total),
             preprocessing=(mean, std),

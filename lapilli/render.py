@@ -37,18 +37,29 @@ def percent(accuracy: Report | None) -> str:
     return f"{100 * accuracy['fraction']:.2f} % ({accuracy['correct']} of {accuracy['images']})"
 
 
+_UNITS = (("J", 1e12), ("mJ", 1e9), ("uJ", 1e6), ("nJ", 1e3), ("pJ", 1.0))
+
+
 def joules(pj: float) -> str:
-    """Picojoules in the unit that reads best: 1.50 uJ."""
-    for unit, size in (("J", 1e12), ("mJ", 1e9), ("uJ", 1e6), ("nJ", 1e3)):
-        if pj >= size:
-            return f"{pj / size:.3g} {unit}"
-    return f"{pj:.3g} pJ"
+    """Picojoules in the unit that reads best: 1.5 uJ."""
+    unit, size = _unit(pj)
+    return f"{_digits(pj / size)} {unit}"
 
 
 def band(values: Report) -> tuple[str, str]:
-    """The middle, and "low .. high"."""
-    low, mid, high = (joules(values[key]) for key in ("low", "mid", "high"))
-    return mid, f"{low} .. {high}"
+    """The middle, and "low .. high" in the same unit."""
+    unit, size = _unit(values["mid"])
+    low, mid, high = (_digits(values[key] / size) for key in ("low", "mid", "high"))
+    return f"{mid} {unit}", f"{low} .. {high} {unit}"
+
+
+def _unit(pj: float) -> tuple[str, float]:
+    return next((unit for unit in _UNITS if pj >= unit[1]), _UNITS[-1])
+
+
+def _digits(value: float) -> str:
+    """Three digits, but no exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def run(report: Report) -> Iterator[RenderableType]:
@@ -120,7 +131,7 @@ def compiled(report: Report) -> Iterator[RenderableType]:
 def _range(bounds: Sequence[int] | None) -> str:
     if bounds is None:
         return "-"
-    return f"{bounds[0]:,}" if bounds[0] == bounds[1] else f"{bounds[0]:,} .. {bounds[1]:,}"
+    return str(bounds[0]) if bounds[0] == bounds[1] else f"{bounds[0]}..{bounds[1]}"
 
 
 def inspection(report: Report) -> Iterator[RenderableType]:
@@ -130,10 +141,10 @@ def inspection(report: Report) -> Iterator[RenderableType]:
         origin.add_row(key, plain(_provenance(key, value)) or "-")
     origin.add_row("hash", report["artifact"]["hash"])
     yield origin
-    columns = ("population", "model", "shape", "neurons", "synapses", "threshold", "v, proven")
+    columns = ("population", "model", "shape", "synapses", "threshold", "v, proven")
     made = table(
         "Populations",
-        (*columns, f"bits of {report['state_bits']}", "weight bits", "step"),
+        (*columns, f"bits/{report['state_bits']}", "w bits", "step"),
         text=2,
     )
     for p in report["populations"]:
@@ -141,7 +152,6 @@ def inspection(report: Report) -> Iterator[RenderableType]:
             plain(p["name"]),
             p["model"],
             "x".join(str(n) for n in p["shape"]),
-            f"{p['neurons']:,}",
             f"{p['synapses']:,}",
             _range(p["threshold"]),
             _range(p["v"]),
@@ -150,6 +160,11 @@ def inspection(report: Report) -> Iterator[RenderableType]:
             str(p["first_step"]),
         )
     yield made
+    sums = report["totals"]
+    yield (
+        f"In all: {sums['neurons']:,} neurons, {sums['synapses']:,} synapses, "
+        f"{sums['stored_weights']:,} stored weights."
+    )
     yield (
         f"Schedule: {report['steps']} steps per image, the result after {report['latency_steps']} "
         f"steps, a new image every {report['interval_steps']} steps."

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 Report = dict[str, Any]
 Progress = Callable[[int, int], None]
 
-BATCH = 250
-"""Images at once on the reference engine, which keeps every population's counts of them."""
 AGREEMENT_IMAGES = 100
 """Images on which the quantised ANN runs as well; it is written for clarity, not for speed."""
 
@@ -59,58 +57,34 @@ def evaluate(
     agreement_images: int = AGREEMENT_IMAGES,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Run all images, in batches where the backend starts fast, and keep what reports need.
+    """Run all images and keep what reports need.
 
     agreement_images: how many of them the quantised ANN sees too.
     """
     start = time.perf_counter()
-    size = BATCH if backend == "reference" else len(images)
-    predictions: list[npt.NDArray[np.int64] | None] = []
-    events: dict[str, PopulationEvents] = {}
-    clipped = 0
-    for first, batch in _batches(images, size):
-        trace = lapilli.run(
-            artifact,
-            batch,
-            backend=backend,
-            timeout_s=timeout_s,
-            progress=None if progress is None or backend == "reference" else progress,
-        )
-        predictions.append(predicted(trace.outputs))
-        clipped += trace.input_clipped
-        events = {name: _add(events.get(name), e) for name, e in trace.events.items()}
-        if progress is not None and backend == "reference":
-            progress(first + len(batch), len(images))
+    trace = lapilli.run(
+        artifact,
+        images,
+        backend=backend,
+        # Counts of every population of a whole test set would fill the memory.
+        record="outputs" if backend == "reference" else "counts",
+        progress=progress,
+        timeout_s=timeout_s,
+    )
     seconds = time.perf_counter() - start
-    classes = [p for p in predictions if p is not None]
-    every = np.concatenate(classes) if len(classes) == len(predictions) else None
+    every = predicted(trace.outputs)
     agree = compared = 0
     if every is not None and agreement_images > 0:
         compared = min(len(images), agreement_images)
         quantised = predicted(lapilli.quantised_ann(artifact, images[:compared]).outputs)
         agree = int(np.equal(every[:compared], np.asarray(quantised)).sum())
-    return Evaluation(every, events, clipped, agree, compared, seconds)
+    return Evaluation(every, trace.events, trace.input_clipped, agree, compared, seconds)
 
 
 def predicted(outputs: Any) -> npt.NDArray[np.int64] | None:
     """The class with the highest score (N,), or None unless outputs are (N, classes)."""
     scores = np.asarray(outputs) if not isinstance(outputs, list) else None
     return None if scores is None or scores.ndim != 2 else scores.argmax(axis=1)
-
-
-def _batches(
-    images: npt.NDArray[np.float32], size: int
-) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    for first in range(0, len(images), size):
-        yield first, images[first : first + size]
-
-
-def _add(sum_: PopulationEvents | None, e: PopulationEvents) -> PopulationEvents:
-    """Events over the images of both."""
-    if sum_ is None:
-        return e
-    added = ("images", "spikes", "synops", "input_macs", "neuron_updates")
-    return replace(sum_, **{name: getattr(sum_, name) + getattr(e, name) for name in added})
 
 
 def accuracy(

@@ -170,3 +170,50 @@ def simulate(netlist: Netlist, inputs: Int64Array) -> Result:
         {p.name: aligned(sent[p.name], plan.sends[p.name], p) for p in netlist.populations},
         {p.name: aligned(membranes[p.name], plan.first[p.name], p) for p in netlist.populations},
     )
+
+
+@dataclass(frozen=True)
+class Events:
+    """Counted one by one, over all images: see `PopulationEvents`."""
+
+    spikes: int
+    synops: int
+    input_macs: int
+    neuron_updates: int
+    synapses: int
+
+
+def events(netlist: Netlist, result: Result) -> dict[str, Events]:
+    """Events of every population but the input. A message is a spike other than 0."""
+    messages = {
+        name: [sum(int(s != 0) for s in neuron) for neuron in _per_neuron(spikes)]
+        for name, spikes in result.spikes.items()
+    }
+    found = {}
+    for p in netlist.populations:
+        if isinstance(p.neuron, Source):
+            continue
+        spike_synapses = input_synapses = arriving = 0
+        for c in netlist.into(p.name):
+            for _, source, _ in synapses(c.map):
+                arriving += 1
+                if isinstance(netlist[c.source].neuron, Source):
+                    input_synapses += messages[c.source][source]
+                else:
+                    spike_synapses += messages[c.source][source]
+        images, steps = result.spikes[p.name].shape[:2]
+        found[p.name] = Events(
+            sum(messages[p.name]),
+            spike_synapses,
+            input_synapses,
+            images * steps * p.size,
+            arriving,
+        )
+    return found
+
+
+def _per_neuron(spikes: Array) -> list[list[int]]:
+    """(N, steps, *shape) as one list per neuron."""
+    images, steps = spikes.shape[:2]
+    flat: list[list[int]] = np.moveaxis(spikes, (0, 1), (-2, -1)).reshape(-1, images * steps).tolist()
+    return flat

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -320,12 +319,37 @@ def test_sums_stay_compact(name: str) -> None:
     assert np.array_equal(matrix(found), matrix(left) + matrix(right))
 
 
-def test_sums_of_other_geometries_become_sparse() -> None:
-    left = conv((2, 6, 6), 2, 3, padding=1)
-    right = Diagonal(frozen(np.arange(36.0).reshape(1, 6, 6)), (2, 6, 6), (2, 6, 6))
+SAME = conv((2, 6, 6), 2, 3, padding=1)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (SAME, Diagonal(frozen(np.arange(36.0).reshape(1, 6, 6)), (2, 6, 6), (2, 6, 6))),
+        (SAME, Diagonal(random_maps.weights(RNG, (4, 1, 1)), (4, 3, 6), (2, 6, 6))),
+        (SAME, Diagonal(random_maps.weights(RNG, (2, 1, 1)), (2, 6, 6), (4, 3, 6))),
+        (SAME, conv((2, 9, 4), 2, 3, padding=1)),
+        (
+            conv((2, 6, 6), 3, (3, 1)),
+            Diagonal(random_maps.weights(RNG, (2, 1, 1)), (2, 6, 6), (3, 4, 6)),
+        ),
+    ],
+)
+def test_sums_of_other_geometries_become_sparse(left: LinearMap, right: LinearMap) -> None:
     found = add(left, right)
     assert isinstance(found, Sparse)
     assert np.array_equal(matrix(found), matrix(left) + matrix(right))
+
+
+@pytest.mark.parametrize("scale", [np.ones(()), np.full((2, 1, 1), 3.0)])
+@pytest.mark.parametrize("form", [Dense, Sparse])
+def test_a_matrix_reads_a_population_in_its_own_shape(form: type[LinearMap], scale: Array) -> None:
+    """After a flatten: so that what holds per channel of the population scales it."""
+    outer = random_maps.random_map(RNG, form, (18,))
+    found = compose(outer, Diagonal(frozen(scale), (2, 3, 3), (2, 3, 3)))
+    assert (type(found), found.in_shape) == (form, (2, 3, 3))
+    full = np.broadcast_to(scale, (2, 3, 3)).reshape(1, -1)
+    assert np.array_equal(matrix(found), matrix(outer) * full)
 
 
 @pytest.mark.parametrize("outer_is_dense", [False, True])
@@ -344,6 +368,20 @@ def test_matrices_beyond_reason_are_refused_before_they_are_built(
     assert refused.value.allowed == "1,000"
     assert "activation between" in refused.value.remedy
     assert "of (3, 8, 8)" in refused.value.where
+
+
+def test_a_large_product_of_small_matrices_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner, outer = conv((3, 8, 8), 8, 3, padding=1), conv((8, 8, 8), 8, 3, padding=1)
+    limit = max(inner.synapses, outer.synapses)
+    monkeypatch.setattr(algebra, "MAX_SPARSE_SYNAPSES", limit)
+    with pytest.raises(UnsupportedOperatorError) as refused:
+        compose(outer, inner)
+    assert int(refused.value.found.split()[2].replace(",", "")) > limit
+    zero = inner.with_weight(np.zeros_like(inner.weight))
+    assert compose(outer, zero).synapses == 0
+    monkeypatch.setattr(algebra, "MAX_SPARSE_SYNAPSES", limit // 2)
+    with pytest.raises(UnsupportedOperatorError):  # not even to find out that nothing is left
+        compose(outer, zero)
 
 
 def test_sums_beyond_reason_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,10 +442,10 @@ def test_views_let_later_maps_stay_compact() -> None:
     """Linear, then unflatten, then BatchNorm2d: one matrix, although the channels are new."""
     dense = Dense(random_maps.weights(RNG, (18, 4)), (4,), (18,))
     scale = Diagonal(random_maps.weights(RNG, (2, 1, 1)), (2, 3, 3), (2, 3, 3))
-    form = affine((4,), np.ones(())).through(dense).viewed((2, 3, 3)).through(scale)
-    ((_, linear),) = form.terms
-    assert (type(linear), linear.out_shape) == (Dense, (2, 3, 3))
+    form = affine((4,), np.ones(())).through(dense).viewed((2, 3, 3))
+    scaled = form.through(scale)
+    for ((_, linear),) in (form.terms, scaled.terms):
+        assert (type(linear), linear.out_shape) == (Dense, (2, 3, 3))
     x = RNG.integers(-9, 10, 4).astype(np.float64)
     expected = (dense.weight @ (x + 1)).reshape(2, 3, 3) * scale.weight
-    assert np.array_equal(value(form, source=x), expected)
-    assert math.prod(form.shape) == linear.out_size
+    assert np.array_equal(value(scaled, source=x), expected)

@@ -206,6 +206,14 @@ def test_identity_changes_nothing() -> None:
     assert (m.synapses, m.dense_macs) == (12, 12)
 
 
+def test_a_stored_zero_is_no_synapse() -> None:
+    """Weights that `quantise` rounds to zero stay in the matrix, but cost nothing."""
+    m = Sparse.from_matrix(linear.sp.csr_matrix([[3.0, 0.0], [0.4, 5.0]]), (2,), (2,))
+    rounded = m.with_weight(np.array([3, 0, 5]))
+    assert rounded.fan_out().tolist() == [1, 1]
+    assert (rounded.synapses, rounded.dense_macs) == (2, 3)
+
+
 def test_sparse_is_canonical() -> None:
     unsorted = linear.sp.csr_matrix(([5.0, 0.0, 1.0, 2.0], ([0, 0, 0, 0], [2, 1, 0, 0])), (2, 3))
     m = Sparse.from_matrix(unsorted, (3,), (2,))

@@ -1,0 +1,127 @@
+"""Small torch networks with random weights that use, between them, every supported layer.
+
+Written as users write them: modules and functional calls, in-place sums, views, several outputs.
+`images` gives inputs on which they are neither silent nor saturated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Residual(nn.Module):
+    """BatchNorm, an option-A shortcut (slice, pad), in-place sums, pooling, one linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(2, 4, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.conv2 = nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(6)
+        self.conv3 = nn.Conv2d(6, 6, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(6)
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.bn1(self.conv1(x)))
+        branch = functional.relu(self.bn2(self.conv2(x)))
+        branch = self.bn3(self.conv3(branch))
+        branch += functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1))
+        x = functional.relu(branch)
+        x = functional.avg_pool2d(x, int(x.shape[-1]))
+        logits: Tensor = self.linear(x.view(x.size(0), -1))
+        return logits
+
+
+class Chain(nn.Sequential):
+    """Modules only: groups, dilation, odd kernels, padding, overlapping pooling, dense layers."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Identity(),
+            nn.ZeroPad2d((1, 0, 2, 1)),
+            nn.Conv2d(2, 4, (3, 2), stride=(2, 1), dilation=(1, 2), groups=2),
+            nn.ReLU(),
+            nn.AvgPool2d(3, stride=2, padding=1),
+            nn.Dropout(0.5),
+            nn.Flatten(),
+            nn.Linear(24, 7),
+            nn.BatchNorm1d(7),
+            nn.ReLU(inplace=True),
+            nn.Linear(7, 3),
+        )
+
+
+class Arithmetic(nn.Module):
+    """Constants, differences, a ReLU on a flattened map, uneven pooling, two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 3)
+        self.side = nn.Linear(3, 2)
+        self.head = nn.Linear(27, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.relu(self.conv(2.0 * x - 0.5))
+        small = functional.adaptive_avg_pool2d(x, 3)
+        flat = (torch.neg(small) + 0.75).flatten(1).relu()
+        difference = torch.relu((x[:, 1:] - 0.5 * x[:, :-1]) / 1.5)
+        mean = difference.mean((2, 3))
+        side = self.side(functional.pad(mean, (0, 1)))
+        return self.head(flat), side
+
+
+class Vectors(nn.Module):
+    """Nothing but vectors, with a residual sum of unequal depth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(10, 8)
+        self.second = nn.Linear(8, 8)
+        self.third = nn.Linear(8, 8, bias=False)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        branch = self.third(self.second(x).relu())
+        logits: Tensor = self.last(functional.relu(x + branch))
+        return logits
+
+
+Shape = tuple[int, ...]
+NETWORKS: Mapping[str, tuple[Callable[[], nn.Module], Shape]] = {
+    "residual": (Residual, (2, 6, 6)),
+    "chain": (Chain, (2, 7, 6)),
+    "arithmetic": (Arithmetic, (2, 6, 7)),
+    "vectors": (Vectors, (10,)),
+}
+"""Name -> network, shape of one image."""
+
+
+def network(name: str, seed: int = 0) -> nn.Module:
+    """The network in evaluation mode, weights and statistics drawn from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = NETWORKS[name][0]()
+        for module in model.modules():
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                assert module.running_mean is not None and module.running_var is not None
+                module.running_mean.normal_(std=0.2)
+                module.running_var.uniform_(0.2, 1.0)
+                module.weight.data.uniform_(0.5, 1.5)
+                module.bias.data.normal_(std=0.3)
+    return model.eval()
+
+
+def images(name: str, count: int, *, seed: int = 0, signed: bool = False) -> npt.NDArray[np.float32]:
+    """Random images for a network, (count, *shape), in 0..1 or around 0."""
+    rng = np.random.default_rng(seed)
+    shape = (count, *NETWORKS[name][1])
+    values = rng.normal(size=shape) if signed else rng.random(shape)
+    return values.astype(np.float32)
