@@ -62,3 +62,19 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
 def test_the_targets_of_the_readme_exist(target: str) -> None:
     makefile = (Path(__file__).resolve().parents[1] / "Makefile").read_text("utf-8")
     assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("example", ["02_mnist.py absent", "03_resnet20.py --data absent"])
+def test_examples_say_what_they_lack(example: str, tmp_path: Path) -> None:
+    name, *arguments = example.split()
+    path = Path(__file__).resolve().parents[1] / "examples" / name
+    done = subprocess.run(
+        [sys.executable, str(path), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("Skipped: there is no ")
