@@ -210,19 +210,27 @@ def _histogram(rows: Tensor, maximum: Tensor) -> Tensor:
 def _check_outputs(
     graph: PopulationGraph, activity: Mapping[str, Tensor], expected: object
 ) -> None:
-    for name, theirs in zip(graph.outputs, _tensors(expected), strict=True):
-        ours = activity[name].reshape(theirs.shape)
-        scale = float(theirs.abs().max().clamp_min(1e-6))
-        error = float((ours - theirs).abs().max()) / scale
+    theirs = _tensors(expected)
+    sizes = [[activity[name].numel() for name in graph.outputs], [t.numel() for t in theirs]]
+    if sizes[0] != sizes[1]:
+        raise _captured_wrongly("outputs", f"{sizes[0]} values", f"{sizes[1]} values")
+    for name, wanted in zip(graph.outputs, theirs, strict=True):
+        scale = float(wanted.abs().max().clamp_min(1e-6))
+        error = float((activity[name].reshape(wanted.shape) - wanted).abs().max()) / scale
         if not error <= CAPTURE_TOLERANCE:
-            raise CaptureError(
-                name,
-                "the captured network computes what the user's network computes",
-                found=f"a relative difference of {error:.2g}",
-                allowed=f"{CAPTURE_TOLERANCE:g} (float32 rounding)",
-                remedy="The forward does something that tracing did not see, such as a hook or a "
-                "random call: please report it with the network.",
-            )
+            allowed = f"{CAPTURE_TOLERANCE:g} (float32 rounding)"
+            raise _captured_wrongly(name, f"a relative difference of {error:.2g}", allowed)
+
+
+def _captured_wrongly(where: str, found: str, allowed: str) -> CaptureError:
+    return CaptureError(
+        where,
+        "the captured network computes what the user's network computes",
+        found=found,
+        allowed=allowed,
+        remedy="The forward does something that tracing did not see, such as a hook or a "
+        "random call: please report it with the network.",
+    )
 
 
 def _tensors(value: Any) -> list[Tensor]:

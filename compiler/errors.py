@@ -22,7 +22,8 @@ class LapilliError(Exception):
         super().__init__(where, rule)
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.rule}; found {self.found}, allowed {self.allowed}. {self.remedy}"
+        facts = f"found {self.found}, allowed {self.allowed}"
+        return f"{self.where}: {self.rule}; {facts}. {self.remedy}"
 
 
 class UnsupportedOperatorError(LapilliError):

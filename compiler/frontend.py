@@ -232,17 +232,13 @@ class _Capture:
 
     def _overwrite(self, n: fx.Node, call: Call) -> None:
         """Give the names of tensors that this call changed in place their new value."""
+        by = _Overwritten(f"{call.called} at {call.where}")
         for changed, same in self._trace.overwritten(n):
-            if not isinstance(self._values[changed], _NETWORK):
-                raise call.refuse(
-                    "constants stay constant",
-                    f"{call.called} writes into {changed.target}",
-                    "in-place calls on what depends on the input",
-                    "Use the form without the trailing underscore.",
-                )
-            self._values[changed] = self._values[n] if same else _Overwritten(call.called)
+            self._values[changed] = self._values[n] if same else by
 
     def _describe(self, n: fx.Node) -> Call:
+        if n.op == "output":
+            return Call("outputs", "return", (), "the end of the network's forward")
         path = self._trace.module_path(n)
         if n.op == "call_module":
             called = type(self._trace.module(n)).__name__

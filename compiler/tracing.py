@@ -38,8 +38,10 @@ def trace(model: torch.nn.Module, batch: torch.Tensor) -> Trace:
             f"{type(model).__name__} at {_failing_place(error) or 'an unknown line'}",
             "the forward can be traced by torch.fx",
             found=f"{type(error).__name__}: {error}",
-            allowed="Python decisions on shapes only, never on the values of tensors",
-            remedy="Replace data-dependent `if`, `for` and asserts by fixed ones.",
+            allowed="registered layers; Python decisions on shapes, never on values of tensors",
+            remedy="Keep layers as attributes of modules or in an nn.ModuleList."
+            if isinstance(error, NameError)
+            else "Replace data-dependent `if`, `for` and asserts by fixed ones.",
         ) from error
     return Trace(graph, tracer)
 

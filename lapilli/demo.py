@@ -162,10 +162,10 @@ def _equalities(report: Report) -> Iterator[str]:
         for check in row["verification"]["equalities"]:
             sums.setdefault(check["equality"], []).append({**check, "method": row["name"]})
     for equality, checks in sums.items():
-        sides, _, what = equality.rpartition(": ")
+        sides, _, what = equality.partition(": ")
         compared, equal = (sum(check[key] for check in checks) for key in ("compared", "equal"))
         of = ", ".join(check["method"] for check in checks)
-        yield f"{plain(sides)}: {equal:,} of {compared:,} {plain(what)} ({of})"
+        yield f"{plain(sides)}: {equal:,} of {compared:,} {plain(what) or 'integers'} ({of})"
     for row in report["methods"]:
         if row["verification"]["first_difference"] is not None:
             yield f"{row['name']}: {plain(row['verification']['first_difference'])}"

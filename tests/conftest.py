@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 
 import pytest
 from backend_presence import KNOWN, REQUIRED, lava_is_missing, required_backends
 from hypothesis import settings
+
+# Before torch is imported: threads that spin while they wait make a busy machine many times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 collect_ignore = ["benchmarks"]  # scripts for people, run by hand
 SHOWN = ("torch", "numpy", "h5py", "scikit-learn", "lava-nc", "lava-dl")

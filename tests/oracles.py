@@ -215,5 +215,7 @@ def events(netlist: Netlist, result: Result) -> dict[str, Events]:
 def _per_neuron(spikes: Array) -> list[list[int]]:
     """(N, steps, *shape) as one list per neuron."""
     images, steps = spikes.shape[:2]
-    flat: list[list[int]] = np.moveaxis(spikes, (0, 1), (-2, -1)).reshape(-1, images * steps).tolist()
+    flat: list[list[int]] = (
+        np.moveaxis(spikes, (0, 1), (-2, -1)).reshape(-1, images * steps).tolist()
+    )
     return flat

@@ -119,7 +119,9 @@ def network(name: str, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def images(name: str, count: int, *, seed: int = 0, signed: bool = False) -> npt.NDArray[np.float32]:
+def images(
+    name: str, count: int, *, seed: int = 0, signed: bool = False
+) -> npt.NDArray[np.float32]:
     """Random images for a network, (count, *shape), in 0..1 or around 0."""
     rng = np.random.default_rng(seed)
     shape = (count, *NETWORKS[name][1])

@@ -90,7 +90,7 @@ def recordings(netlist: Netlist, record: Record, images: int) -> list[Recording]
     result = []
     for index, p in enumerate(netlist.populations):
         kinds = ["readouts" if isinstance(p.neuron, Readout) else "counts"]
-        if record != "counts" and not isinstance(p.neuron, Readout):
+        if record in ("spikes", "states") and not isinstance(p.neuron, Readout):
             kinds.append("spikes")
         if record == "states" and not isinstance(p.neuron, Source):
             kinds.append("states")

@@ -270,5 +270,8 @@ def test_outputs_in_a_dictionary_are_compared() -> None:
 
     with torch.no_grad():
         calibrate(graph, images, reference=Doubled(model, named))
-        with pytest.raises(CaptureError):
-            calibrate(graph, images, reference=Doubled(model, lambda r: {"head": r[0], "s": r[0]}))
+        for change in (lambda r: {"head": r[0], "sides": r[0]}, lambda r: {"head": r[0]}):
+            with pytest.raises(CaptureError) as caught:
+                calibrate(graph, images, reference=Doubled(model, change))
+            assert caught.value.where == "outputs"
+            assert caught.value.found == "[16, 8] values"
