@@ -22,7 +22,7 @@ from lapilli.compiler.layers import TABLE, known
 from lapilli.compiler.layers.refused import remedy
 from lapilli.compiler.layers.rule import Call, LayerRule, Operand
 from lapilli.compiler.numerics import FloatArray
-from lapilli.compiler.tracing import Trace, trace
+from lapilli.compiler.tracing import Trace, failing_place, trace
 
 BATCH = 5
 """Samples used for capture: few, and unlike any usual channel count, so batch axes stand out."""
@@ -86,7 +86,8 @@ def capture(model: torch.nn.Module, samples: FloatArray) -> Graph:
         raise InputError(
             type(model).__name__,
             "the network accepts the calibration images",
-            found=f"shape {tuple(batch.shape)}: {type(error).__name__}: {error}",
+            found=f"shape {tuple(batch.shape)}: {type(error).__name__}: {error} "
+            f"at {failing_place(error)}",
             allowed="images as the model takes them",
             remedy="Check the shape (N, C, H, W) and the number of channels.",
         ) from error

@@ -35,7 +35,7 @@ def trace(model: torch.nn.Module, batch: torch.Tensor) -> Trace:
             graph = tracer.trace(_Root(model))
     except Exception as error:
         raise CaptureError(
-            f"{type(model).__name__} at {_failing_place(error) or 'an unknown line'}",
+            f"{type(model).__name__} at {failing_place(error)}",
             "the forward can be traced by torch.fx",
             found=f"{type(error).__name__}: {error}",
             allowed="registered layers; Python decisions on shapes, never on values of tensors",
@@ -242,8 +242,10 @@ def _same_view(a: Any, b: Any) -> bool:
     )
 
 
-def _failing_place(error: BaseException) -> str:
-    return _place(reversed(list(traceback.walk_tb(error.__traceback__))))
+def failing_place(error: BaseException) -> str:
+    """file:line in function: code, of the model's own code where an error arose."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return _place(reversed(frames)) or "an unknown line"
 
 
 def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
@@ -261,4 +263,4 @@ def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
     return ""
 
 
-_LIBRARY = (f"{Path(torch.__file__).parent}{os.sep}", __file__)
+_LIBRARY = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))

@@ -21,6 +21,12 @@ settings.register_profile("explore", deadline=None, print_blob=True, max_example
 settings.load_profile("lapilli")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="rewrite tests/golden instead of comparing"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     required = required_backends()
     if unknown := required - set(KNOWN):

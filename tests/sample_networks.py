@@ -6,13 +6,18 @@ Written as users write them: modules and functional calls, in-place sums, views,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+import lapilli
+from lapilli.compiler.artifact import Artifact
 
 
 class Residual(nn.Module):
@@ -127,3 +132,20 @@ def images(
     shape = (count, *NETWORKS[name][1])
     values = rng.normal(size=shape) if signed else rng.random(shape)
     return values.astype(np.float32)
+
+
+METHODS: Mapping[str, tuple[Any, str]] = {
+    "graded": (lapilli.methods.Parallel(levels=5), "loihi2"),
+    "unary": (lapilli.methods.Parallel(levels=4, coding="unary"), "loihi1"),
+    "rate": (lapilli.methods.Rate(steps=7), "loihi1"),
+    "rate per channel": (lapilli.methods.Rate(steps=6, initial="zero", per_channel=True), "loihi2"),
+}
+"""Every coding, each with a chip that has it."""
+
+
+@functools.cache
+def compiled(name: str, method: str, *, signed: bool = False) -> Artifact:
+    """The network compiled on 40 of its images."""
+    options, profile = METHODS[method]
+    calibration = images(name, 40, signed=signed)
+    return lapilli.compile(network(name), calibration=calibration, method=options, profile=profile)

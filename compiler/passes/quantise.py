@@ -52,12 +52,15 @@ from lapilli.hardware_profiles import Profile
 WEIGHT_BITS = 8  # where the profile knows no limit
 MAX_EXPONENT = 12  # of any connection: Loihi scales weights by up to 2**13 (6 + a 3-bit exponent)
 LEAST_BITS = 4
-"""Weights are never rounded to fewer bits than these, unless to FINE thresholds or better."""
-FINE = 2.0**-10
-"""In thresholds: a unit of weights this small is fine enough, however small the weights are."""
+"""Weights are refused with fewer bits than these, unless their errors stay below TOLERABLE."""
+TOLERABLE = 2.0**-4
+NEGLIGIBLE = 2.0**-8
+"""In thresholds: what the errors of all weights into a neuron add up to, were they independent."""
+FAINT = 2.0**-6
+"""In thresholds: weights whose whole drive stays below this are left out."""
 PARAMETER_BITS = STATE_BITS - 2  # a threshold and a bias leave a bit for the drive
 BEYOND = 2**40  # no state holds this; the proof cuts bounds here, lest they wrap in 64 bits
-SMALLEST = 1e-30  # unit of channels that have nothing to resolve
+SMALLEST = 1e-100  # unit of channels that have nothing to resolve
 
 
 def quantise(graph: SpikingGraph, profile: Profile) -> Netlist:
@@ -136,10 +139,26 @@ class _Drive:
 
     def peaks(self) -> Array:
         """Largest weight of every output channel, (C,), or one for all."""
-        peaks = np.asarray(self.map.row_peaks())
-        if peaks.ndim == 0:
-            return peaks
-        full = np.broadcast_to(peaks, self.map.out_shape)
+        return self._per_channel(self.map.row_peaks())
+
+    def largest(self, steps: int) -> Array:
+        """Bound of what a window of spikes can add up to, per channel."""
+        return self._per_channel(self.map.row_sums(np.abs(self.map.weight))) * self._spikes(steps)
+
+    def noise(self, steps: int) -> Array:
+        """What independent errors of one unit in every weight add up to in a window."""
+        synapses = self._per_channel(self.map.row_sums((self.map.weight != 0).astype(np.int64)))
+        return np.asarray(np.sqrt(synapses) * self._spikes(steps))
+
+    def _spikes(self, steps: int) -> int:
+        return max(abs(total) for total in self.source.window_total(steps))
+
+    def _per_channel(self, values: Array) -> Array:
+        """The largest of each channel's values, which broadcast to the map's output."""
+        values = np.asarray(values)
+        if values.ndim == 0:
+            return values
+        full = np.broadcast_to(values, self.map.out_shape)
         return np.asarray(full.reshape(len(full), -1).max(axis=1))
 
     def silence(self, channels: Array) -> None:
@@ -180,38 +199,45 @@ def _fitted(
     bits = profile.limits.weight_bits
     top = signed_range(int(bits.value) if bits else WEIGHT_BITS)[1]
     states = signed_range(min(int(profile.limits.state_bits.value), STATE_BITS))
-    floor = _smallest_unit(graph, p)
-    # Weights too small to show beside the threshold, even without exponents.
-    silent = np.max(np.broadcast_arrays(*(d.peaks() for d in drives)), axis=0) < 0.5 * floor
+    threshold = np.zeros(()) if p.model == "readout" else p.threshold
+    silent = _total([d.largest(graph.steps) for d in drives]) <= FAINT * threshold
     for drive in drives:
         drive.silence(silent)
+    noises = [drive.noise(graph.steps) for drive in drives]
+
+    def alike(unit: Array) -> Array:
+        # One threshold for all: the channels' scales are folded into the weights.
+        return np.asarray(p.threshold * np.max(unit / p.threshold)) if shared else unit
+
+    def fine(unit: Array, exponents: list[int], error: float) -> Array:
+        errors = [(unit * 2.0**e * noise) ** 2 for e, noise in zip(exponents, noises, strict=True)]
+        return np.asarray(np.sqrt(_total(errors)) <= error * threshold)
+
+    floor = alike(_smallest_unit(graph, p))
     peaks = [drive.peaks() for drive in drives]
-    if shared:  # one threshold for all: the channels' scales are folded into the weights
-        floor = p.threshold * np.max(floor / p.threshold)
     relative = _relative_exponents(peaks)
     for shift in range(MAX_EXPONENT - max(relative), -max(relative) - 1, -1):
         exponents = [max(e + shift, 0) for e in relative]
         full = [k / (top * 2.0**e) for k, e in zip(peaks, exponents, strict=True)]
-        unit = np.maximum(np.max(np.broadcast_arrays(*full), axis=0), SMALLEST)
-        if shared:
-            unit = p.threshold * np.max(unit / p.threshold)
-        # A channel whose weights are small beside its threshold must not hold the others back.
-        fine = floor * 2.0 ** max(exponents) <= FINE * p.threshold * (p.model != "readout")
-        if ((unit >= floor) | fine | silent).all():
+        unit = alike(np.maximum(np.max(np.broadcast_arrays(*full), axis=0), SMALLEST))
+        # A channel whose weights are small beside its threshold need not hold the others back.
+        if ((unit >= floor) | fine(floor, exponents, NEGLIGIBLE) | silent).all():
             trial = _trial(graph, p, drives, np.maximum(unit, floor), exponents, states)
             if not trial.overflow.any():
                 return trial
-    unit = np.maximum(unit, floor)
     coarsest = unit * top / signed_range(LEAST_BITS)[1]
-    if p.model != "readout":
-        coarsest = np.maximum(coarsest, FINE * p.threshold)
+    unit = np.maximum(unit, floor)
     while True:
         trial = _trial(graph, p, drives, unit, exponents, states)
         if not trial.overflow.any():
             return trial
         unit = unit * np.where(trial.overflow.any() if shared else trial.overflow, 2.0, 1.0)
-        if not ((unit <= coarsest) | silent).all():
+        if not ((unit <= coarsest) | fine(unit, exponents, TOLERABLE) | silent).all():
             raise _too_wide(trial.population, states)
+
+
+def _total(values: list[Array]) -> Array:
+    return np.asarray(np.sum(np.broadcast_arrays(*values), axis=0))
 
 
 def _too_wide(p: Population, states: tuple[int, int]) -> StateOverflowError:

@@ -467,6 +467,8 @@ def test_a_model_that_does_not_take_the_samples_is_refused(
     assert refused.value.where == type(model).__name__
     assert refused.value.found.startswith(f"shape ({frontend.BATCH}, ")
     assert said in refused.value.found
+    own = f"{__file__}:" if isinstance(model, Net) else "an unknown line"
+    assert f" at {own}" in refused.value.found
     assert "(N, C, H, W)" in refused.value.remedy
 
 
