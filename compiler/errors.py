@@ -54,9 +54,3 @@ class BackendError(LapilliError):
     """The environment failed: a backend is missing, crashed, or ran out of time."""
 
     exit_code: ClassVar[int] = 3
-
-
-class VerificationError(LapilliError):
-    """Two executions that must be equal are not."""
-
-    exit_code: ClassVar[int] = 1

@@ -107,9 +107,7 @@ class FloatExecutor:
     def __init__(self, graph: PopulationGraph, device: torch.device):
         self._graph = graph
         self._maps = {id(c): TorchMap(c.map, torch.float32, device) for c in graph.connections}
-        self._bias = {
-            p.name: as_tensor(p.bias, torch.float32, device) for p in graph.populations
-        }
+        self._bias = {p.name: as_tensor(p.bias, torch.float32, device) for p in graph.populations}
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
         """Activity of every population, (N, *shape)."""

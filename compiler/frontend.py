@@ -81,7 +81,7 @@ def capture(model: torch.nn.Module, samples: FloatArray) -> Graph:
     batch = torch.tensor(few, dtype=torch.float32)
     try:
         with torch.no_grad():
-            model(batch.clone())
+            model(batch)
     except Exception as error:
         raise InputError(
             type(model).__name__,
@@ -287,21 +287,13 @@ def _bind(
 def _check_constants(call: Call, bound: dict[str, Any]) -> None:
     """Refuse weights, indices and settings that depend on the input."""
     for name, value in bound.items():
-        if name not in ("input", "other") and _depends(value):
+        if name not in ("input", "other") and isinstance(value, Operand):
             raise call.refuse(
                 "parameters are constants",
                 f"{name} that depends on the input",
                 "weights, indices and settings that are the same for every image",
                 "Make them fixed: dynamic weights have no spiking form.",
             )
-
-
-def _depends(value: Any) -> bool:
-    if isinstance(value, slice):
-        value = (value.start, value.stop, value.step)
-    if isinstance(value, (tuple, list)):
-        return any(map(_depends, value))
-    return isinstance(value, Operand)
 
 
 def _as_array(value: Any) -> Any:

@@ -5,12 +5,14 @@ Rounding is half up everywhere: floor(x + 1/2). A test keeps `round` out of ever
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-IntArray = npt.NDArray[np.integer]
+IntArray = npt.NDArray[np.integer[Any]]
 Int64Array = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.floating]
+FloatArray = npt.NDArray[np.floating[Any]]
 
 FLOAT32_EXACT = 2**24
 """Sums of integers whose magnitudes add up to at most this are exact in float32, in any order."""
@@ -27,7 +29,8 @@ def half_up(x: npt.ArrayLike) -> Int64Array:
     value = np.asarray(x, dtype=np.float64)
     whole = np.floor(value)
     # x + 0.5 itself can round up to the next integer, so the fraction is compared instead.
-    return (whole + (value - whole >= 0.5)).astype(np.int64)
+    result: Int64Array = (whole + (value - whole >= 0.5)).astype(np.int64)
+    return result
 
 
 def round_down(x: npt.ArrayLike) -> Int64Array:

@@ -71,9 +71,7 @@ class _Engine:
         windows = all(isinstance(n, (Source, Window, Readout)) for n in neurons)
         held = any(isinstance(n, Source) and n.hold for n in neurons)
         self.one_pass = record in ("outputs", "counts") and windows and not held
-        self.batch = (
-            IMAGES_PER_BATCH if self.one_pass else max(1, STEPS_PER_BATCH // netlist.steps)
-        )
+        self.batch = IMAGES_PER_BATCH if self.one_pass else max(1, STEPS_PER_BATCH // netlist.steps)
         self.dtype = {p.name: _dtype(netlist, p) for p in netlist.populations}
         self.maps = {id(c): self._map(c) for c in netlist.connections}
         self.parameters = {
@@ -101,9 +99,7 @@ class _Engine:
                 x = torch.tensor(inputs, dtype=self.dtype[p.name], device=self.device)
                 activity[p.name] = self._source(p.neuron, x)
             else:
-                drives = [
-                    self._drive(c, activity[c.source], p) for c in self.netlist.into(p.name)
-                ]
+                drives = [self._drive(c, activity[c.source], p) for c in self.netlist.into(p.name)]
                 kernel = _KERNELS[type(p.neuron)]
                 activity[p.name] = kernel(self, p, drives)
             self._count(p, activity[p.name])

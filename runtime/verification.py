@@ -87,7 +87,7 @@ def verify(
         if backend != "reference":
             other = traced(backend, "states")
             kinds = (*STEPWISE, "counts", "readouts")
-            checks += _checks(f"reference == {backend}", stepped, other, kinds)
+            checks += _checks(f"{backend.capitalize()} == reference", other, stepped, kinds)
     found = [compare(*check) for check in checks]
     first = next((difference for _, difference in found if difference is not None), None)
     return Verification(tuple(row for row, _ in found), first)

@@ -176,8 +176,8 @@ def test_verify_compares_with_lava(run: Run, model: Path) -> None:
     outcome = run("verify", model, "--data", "digits", "--limit", 2, "--json")
     assert outcome.code == 0, outcome.err
     names = [row["equality"] for row in outcome.json["equalities"]]
-    assert "reference == lava: spikes" in names
-    assert "reference == lava: membranes" in names
+    assert "Lava == reference: spikes" in names
+    assert "Lava == reference: membranes" in names
 
 
 @pytest.mark.lava

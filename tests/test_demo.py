@@ -101,11 +101,11 @@ def test_lava_equals_the_reference_in_every_method(shown: Any) -> None:
     assert report["lava_images"] == 16
     for row in report["methods"]:
         names = [check["equality"] for check in row["verification"]["equalities"]]
-        assert "reference == lava: spikes" in names
-        assert "reference == lava: membranes" in names
+        assert "Lava == reference: spikes" in names
+        assert "Lava == reference: membranes" in names
     checks = [c for row in report["methods"] for c in row["verification"]["equalities"]]
-    spikes = sum(c["compared"] for c in checks if c["equality"] == "reference == lava: spikes")
-    assert f"reference == lava: {spikes:,} of {spikes:,} spikes" in text
+    spikes = sum(c["compared"] for c in checks if c["equality"] == "Lava == reference: spikes")
+    assert f"Lava == reference: {spikes:,} of {spikes:,} spikes" in text
 
 
 @pytest.mark.skipif(lava_is_missing() is None, reason="Lava is installed")

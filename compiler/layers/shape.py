@@ -65,13 +65,6 @@ class Window(Node):
 
 
 def _reshape(call: Call, *, input: Operand, **_: Any) -> Node:
-    if math.prod(call.shape) != math.prod(input.shape):
-        raise call.refuse(
-            "a view keeps the batch dimension first and alone",
-            f"{input.shape} -> {call.shape} per image",
-            "equal sizes",
-            "Use x.flatten(1) or x.view(x.size(0), ...).",
-        )
     return Reshape(name=call.name, inputs=(input.name,), shape=call.shape, where=call.where)
 
 

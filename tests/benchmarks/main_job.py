@@ -64,7 +64,7 @@ def digits_rows(with_lava: bool) -> Iterator[Row]:
 
 def equality(name: str, net: Any, images: Any) -> Row:
     """Spikes and membranes of every population at every step, reference against Lava."""
-    rows = [r for r in lapilli.verify(net, images).rows if "lava" in r.name]
+    rows = [r for r in lapilli.verify(net, images).rows if "Lava" in r.name]
     compared, equal = sum(r.compared for r in rows), sum(r.equal for r in rows)
     label = f"{name}: integers equal on Lava, {len(images)} images"
     return row(label, equal, "integers", f"== {compared}", equal == compared > 0)

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from capturing import Net
 from torch import Tensor, nn
 
-from lapilli.compiler import frontend
+from lapilli.compiler import frontend, tracing
 from lapilli.compiler.errors import CaptureError, UnsupportedOperatorError
 from lapilli.compiler.layers import known
 from lapilli.compiler.layers.refused import GENERAL, REMEDIES, remedy
@@ -157,6 +157,21 @@ def test_a_layer_that_sequential_calls_is_placed_by_its_module() -> None:
     error = refusal(nn.Sequential(nn.ReLU(), nn.Sequential(nn.Conv2d(4, 4, 1), nn.Softmax(1))))
     assert error.where == "1.1 (Softmax) at module 1.1"
     assert refusal(nn.Softmax(1)).where == "softmax (Softmax) at module softmax"
+
+
+def test_a_layer_made_of_layers_is_refused_by_its_own_name() -> None:
+    model, x = nn.Sequential(nn.TransformerEncoderLayer(8, 2)), capturing.images(6, 8)
+    assert refusal(model, x).where == "0 (TransformerEncoderLayer) at module 0"
+    recorded = tracing.trace(model.eval(), torch.tensor(x)).nodes
+    assert [n.op for n in recorded] == ["placeholder", "call_module", "output"]
+
+
+def test_as_many_channels_as_samples_do_not_hide_a_mean_over_images() -> None:
+    x = capturing.images(frontend.BATCH, 6, 6)
+    error = refusal(Net(lambda m, x: torch.relu(x).mean(0)), x)
+    assert (error.rule, error.found) == ("images are independent of each other", "dimension 0")
+    error = refusal(Net(lambda m, x: torch.relu(x)[0]), x)
+    assert "the same for every image" in error.rule
 
 
 def test_users_own_functions_are_named() -> None:
@@ -317,6 +332,7 @@ ARGUMENTS: dict[str, tuple[Any, str, str]] = {
     "as many images as there are": (lambda x: x[:5], "the same for every image", "x[slice(None, 5"),
     "images by name": (lambda x: x[[0, 1, 2, 3, 4]], "the same for every image", "x[[0, 1, 2,"),
     "channels by name": (lambda x: x[:, [2, 0]], "the same for every image", "[2, 0]"),
+    "a new axis by a mask": (lambda x: x[:, True], "the same for every image", "True"),
     "channels by mask": (
         lambda x: x[:, torch.tensor([True, False, True, True])],
         "the same for every image",

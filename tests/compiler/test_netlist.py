@@ -327,12 +327,17 @@ def test_what_a_chip_cannot_do_is_refused(case: str) -> None:
 
 
 def test_a_chip_carries_what_is_at_its_limit() -> None:
-    sample(window([5, 5])).verify(load("loihi1"))
-    sample(window([5, 6])).verify(load("loihi2"))
-    sample(window(levels=62), steps=62).verify(load("loihi1"))
-    sample(window(levels=127, sending="graded")).verify(limited(payload_bits=8))
-    SAMPLE.verify(limited(state_bits=9))
-    with_first_weights([[127, -128], [0, 0]]).verify(load("loihi2"))
+    carried = [
+        (sample(window([5, 5])), load("loihi1")),
+        (sample(window([5, 6])), load("loihi2")),
+        (sample(window(levels=62), steps=62), load("loihi1")),
+        (sample(window(levels=127, sending="graded")), limited(payload_bits=8)),
+        (SAMPLE, limited(state_bits=9)),
+        (with_first_weights([[127, -128], [0, 0]]), load("loihi2")),
+    ]
+    for netlist, profile in carried:
+        netlist.verify(profile)  # raises nothing
+    assert len({profile.name for _, profile in carried}) >= 2
 
 
 @pytest.mark.parametrize("coding", CODINGS)

@@ -27,7 +27,7 @@ WINDOWS = [
     "reference, stepped == at once: counts",
     "reference, stepped == at once: readouts",
 ]
-OTHER = [f"reference == other: {kind}" for kind in ("spikes", "membranes", "counts", "readouts")]
+OTHER = [f"Other == reference: {kind}" for kind in ("spikes", "membranes", "counts", "readouts")]
 
 
 def verified(name: str, method: str, *backends: str) -> Verification:
@@ -108,7 +108,7 @@ def test_a_planted_difference_is_named(case: str, monkeypatch: pytest.MonkeyPatc
     artifact = sample_networks.compiled("residual", method)
     images = sample_networks.images("residual", IMAGES)
     right = int(getattr(lapilli.run(artifact, images, record="states"), kind)[population][at])
-    expected = f"{row}: {population}, {place}: {right} against {right + 1}"
+    expected = f"{row}: {population}, {place}: {right + 1} against {right}"
     assert result.first_difference == expected
 
 
@@ -183,5 +183,5 @@ def test_progress_names_every_run() -> None:
 @pytest.mark.parametrize("method", ["unary", "rate"])
 def test_lava_too(method: str) -> None:
     result = verified("vectors", method, "lava")
-    assert [row.name for row in result.rows[-4:]] == [n.replace("other", "lava") for n in OTHER]
+    assert [row.name for row in result.rows[-4:]] == [n.replace("Other", "Lava") for n in OTHER]
     assert result.ok
