@@ -250,8 +250,11 @@ class _Capture:
                 called = str(n.args[1])
             path = f"{path}.{called}" if path else called
         result = self._trace.result(n)
+        # One number per image is one channel: everything has a first axis.
         shape = tuple(result.shape[1:]) if isinstance(result, torch.Tensor) else ()
-        return Call(self._unique(path), called, shape, self._trace.place(n) or f"module {path}")
+        return Call(
+            self._unique(path), called, shape or (1,), self._trace.place(n) or f"module {path}"
+        )
 
     def _unique(self, path: str) -> str:
         name, count = path, 0

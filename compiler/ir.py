@@ -20,7 +20,8 @@ class Node:
     """One operator. Subclasses add its parameters.
 
     name: after the user's module; inputs: names of operands; shape: of the result, without the
-    batch dimension; where: file, line and code of the user, or the module path.
+    batch dimension, (1,) for one number per image; where: file, line and code of the user, or the
+    module path.
     """
 
     name: str

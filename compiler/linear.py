@@ -45,7 +45,7 @@ def per_channel(values: Array, shape: Shape) -> Array | None:
     >>> per_channel(np.array([[1.0, 1.0], [1.0, 2.0]]), (2, 2)) is None
     True
     """
-    full = np.broadcast_to(values, shape).reshape(*shape[:1] or (1,), -1)
+    full = np.broadcast_to(values, shape).reshape(shape[0], -1)
     if (full != full[:, :1]).any():
         return None
     channels = full[:, 0]

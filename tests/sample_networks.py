@@ -99,12 +99,28 @@ class Vectors(nn.Module):
         return logits
 
 
+class Decoder(nn.Sequential):
+    """A matrix into a map, whose channels are not those of the matrix; then back again."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Linear(6, 36),
+            nn.Unflatten(1, (4, 3, 3)),
+            nn.ReLU(),
+            nn.Conv2d(4, 3, 2),
+            nn.Flatten(),
+            nn.ReLU(),
+            nn.Linear(12, 2),
+        )
+
+
 Shape = tuple[int, ...]
 NETWORKS: Mapping[str, tuple[Callable[[], nn.Module], Shape]] = {
     "residual": (Residual, (2, 6, 6)),
     "chain": (Chain, (2, 7, 6)),
     "arithmetic": (Arithmetic, (2, 6, 7)),
     "vectors": (Vectors, (10,)),
+    "decoder": (Decoder, (6,)),
 }
 """Name -> network, shape of one image."""
 

@@ -31,7 +31,7 @@ def _constant(call: Call, value: Any) -> Array:
         )
     if array.ndim > len(call.shape) and array.shape[0] == 1:
         array = array[0]
-    if array.ndim > len(call.shape):
+    if np.broadcast_shapes(array.shape, call.shape) != call.shape:
         raise call.refuse(
             "a constant is the same for every image", array.shape, call.shape, "Drop its batch."
         )

@@ -17,7 +17,8 @@ from lapilli.compiler.populations import Connection, Population, PopulationGraph
 def legalise(graph: Graph) -> PopulationGraph:
     """Fold, in exact algebra, all linear operators into the connections and biases.
 
-    Raises UnsupportedOperatorError where two operators have no common form of a bearable size.
+    Populations that no output depends on are left out. Raises UnsupportedOperatorError where two
+    operators have no common form of a bearable size.
     """
     forms: dict[str, Affine] = {}
     drives: list[tuple[Population, Affine]] = []
@@ -28,8 +29,9 @@ def legalise(graph: Graph) -> PopulationGraph:
         else:
             drive = forms[node.inputs[0]] if node.inputs else _silence(node)
             drives.append(_population(node.name, role, drive, node.where))
-            forms[node.name] = _activity(drives[-1][0]).viewed(node.shape)
+            forms[node.name] = _activity(node)
     drives += _readouts(graph, forms, {p.name for p, _ in drives})
+    drives = _alive(drives)
     return PopulationGraph(
         tuple(population for population, _ in drives),
         tuple(
@@ -38,6 +40,15 @@ def legalise(graph: Graph) -> PopulationGraph:
             for source, linear in drive.terms
         ),
     )
+
+
+def _alive(drives: list[tuple[Population, Affine]]) -> list[tuple[Population, Affine]]:
+    """The input and what leads to a readout; a network may compute what it does not return."""
+    needed = {p.name for p, _ in drives if p.role != "relu"}
+    for population, drive in reversed(drives):
+        if population.name in needed:
+            needed |= {source for source, _ in drive.terms}
+    return [(population, drive) for population, drive in drives if population.name in needed]
 
 
 def _role(node: Node) -> Role | None:
@@ -49,13 +60,11 @@ def _silence(node: Node) -> Affine:
 
 
 def _population(name: str, role: Role, drive: Affine, where: str) -> tuple[Population, Affine]:
-    drive = drive.viewed(drive.shape or (1,))  # a number per image is a channel
     return Population(name, drive.shape, role, frozen(drive.bias), where), drive
 
 
-def _activity(population: Population) -> Affine:
-    shape = population.shape
-    return Affine(shape, ((population.name, identity(shape)),), np.zeros(()))
+def _activity(node: Node) -> Affine:
+    return Affine(node.shape, ((node.name, identity(node.shape)),), np.zeros(()))
 
 
 def _lowered(node: Node, operands: tuple[Affine, ...]) -> Affine:

@@ -426,7 +426,6 @@ def test_a_bias_stays_as_small_as_it_can() -> None:
     assert per_channel.viewed((48,)).bias.shape == (48,)
     assert per_channel.viewed((48,)).viewed((3, 4, 4)).bias.shape == (3, 1, 1)
     assert compact(np.full((2, 2), 5.0), (2, 2)).shape == ()
-    assert compact(np.full((), 5.0), ()).shape == ()
 
 
 def test_a_sum_keeps_one_map_per_population() -> None:

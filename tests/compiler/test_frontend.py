@@ -16,7 +16,7 @@ from capturing import Net
 from torch import Tensor, nn
 
 from lapilli.compiler import calibrate, frontend
-from lapilli.compiler.errors import CaptureError, InputError, UnsupportedOperatorError
+from lapilli.compiler.errors import CaptureError, InputError
 from lapilli.compiler.layers import TABLE, activation
 from lapilli.compiler.layers.rule import LayerRule
 
@@ -201,10 +201,12 @@ def test_the_same_tensor_returned_twice_is_two_readouts() -> None:
 
 def test_a_number_per_image_is_a_channel() -> None:
     model = Net(
-        lambda m, x: (F.relu(h := m.fc(x.flatten(1)).squeeze(1)) * 2, h), fc=nn.Linear(72, 1)
+        lambda m, x: (F.relu((h := m.fc(x.flatten(1)).squeeze(1)) / 3) * 2 - h + 1, h[:, None]),
+        fc=nn.Linear(72, 1),
     )
     graph = capturing.assert_computes_the_same(model, X)
     assert [p.shape for p in graph.populations] == [(2, 6, 6), (1,), (1,), (1,)]
+    assert all(c.map.out_shape == (1,) for c in graph.connections)
 
 
 def test_shapes_may_steer_python() -> None:
@@ -297,113 +299,6 @@ def test_a_model_in_half_precision_is_computed_in_float32() -> None:
     graph = capturing.legalised(model, X)
     assert [p.name for p in graph.populations] == ["input", "1", "1.readout"]
     assert next(model.parameters()).dtype == torch.bfloat16
-
-
-IN_PLACE = {
-    # What torch computes, and how many maps lead into the readout.
-    "module whose input is read later": (
-        lambda m, x: m.act(h := m.conv(x)) + h,
-        ["Diagonal <- act"],
-    ),
-    "functional whose input is read later": (
-        lambda m, x: F.relu(h := m.conv(x), inplace=True) + h,
-        ["Diagonal <- relu"],
-    ),
-    "method whose input is read later": (
-        lambda m, x: ((h := m.conv(x)).relu_(), h)[1],
-        ["Diagonal <- relu_"],
-    ),
-    "result read before": (
-        lambda m, x: ((h := m.conv(x)) * 2, F.relu_(h), h)[0],
-        ["Conv 3x2x3x3 padding 1 <- input"],
-    ),
-    "alias made by a layer that vanishes": (
-        lambda m, x: ((a := m.drop(h := m.conv(x))), a.add_(1), m.act(h))[2] + a,
-        ["Diagonal <- act"],
-    ),
-    "detached alias": (
-        lambda m, x: ((h := m.conv(x)).detach().mul_(3), h)[1],
-        ["Conv 3x2x3x3 padding 1 <- input"],
-    ),
-    "copy made before": (
-        lambda m, x: ((h := m.conv(x)).clone().relu_(), h)[1],
-        ["Conv 3x2x3x3 padding 1 <- input"],
-    ),
-    "augmented assignment": (
-        lambda m, x: residual(m.conv(x), m.act(m.conv(x))),
-        ["Conv 3x2x3x3 padding 1 <- input", "Diagonal <- act"],
-    ),
-    "the input itself": (
-        lambda m, x: (x.sub_(0.5), x.div_(2), m.conv(x))[2],
-        ["Conv 3x2x3x3 padding 1 <- input"],
-    ),
-}
-
-
-def residual(x: Tensor, y: Tensor) -> Tensor:
-    kept = x
-    x += y
-    x -= 0.5
-    x *= 2
-    x /= 3
-    return kept + x
-
-
-@pytest.mark.parametrize("name", IN_PLACE)
-def test_in_place_calls_are_seen_under_every_name(name: str) -> None:
-    run, expected = IN_PLACE[name]
-    model = Net(
-        run, conv=nn.Conv2d(2, 3, 3, padding=1), act=nn.ReLU(inplace=True), drop=nn.Dropout()
-    )
-    with torch.no_grad():
-        want = model.eval()(torch.tensor(X))
-    graph = capturing.legalised(model, X)
-    found = capturing.FloatExecutor(graph, torch.device("cpu")).run(torch.tensor(X))
-    assert torch.allclose(found[graph.outputs[0]], want, rtol=1e-5, atol=1e-5)
-    assert capturing.maps_into(graph, graph.outputs[0]) == expected
-
-
-@pytest.mark.parametrize(
-    ("run", "by"),
-    [
-        (lambda m, x: ((v := (h := m.conv(x)).flatten(1)), m.act(h), v)[2], "ReLU"),
-        (lambda m, x: ((h := m.conv(x)).view(len(h), -1).relu_(), F.relu(h))[1], "relu_"),
-        (lambda m, x: ((h := m.conv(x))[:, :2].add_(1), h * 2)[1], "add_"),
-        (lambda m, x: ((s := (h := m.conv(x))[:, 1:]), h.mul_(2), s + 1)[2], "mul_"),
-    ],
-)
-def test_in_place_calls_seen_through_other_views_are_refused(run: Any, by: str) -> None:
-    model = Net(run, conv=nn.Conv2d(2, 3, 3), act=nn.ReLU(inplace=True))
-    with pytest.raises(UnsupportedOperatorError) as refused:
-        capturing.captured(model, X)
-    assert refused.value.found.startswith(f"a tensor whose memory {by} at {__file__}:")
-    assert "in place" in refused.value.rule
-    assert "inplace=True" in refused.value.remedy
-    assert f"at {__file__}:" in refused.value.where or refused.value.where.startswith("outputs")
-
-
-def test_writing_activity_into_a_constant_is_refused() -> None:
-    def run(m: Any, x: Tensor) -> Tensor:
-        total = torch.zeros(x.shape)
-        total.add_(x)
-        return F.relu(x + total)
-
-    with pytest.raises(UnsupportedOperatorError) as refused:
-        capturing.captured(Net(run), X)
-    assert "a constant is the same for every image" in refused.value.rule
-    assert "total.add_(x)" in refused.value.where
-
-
-def test_slices_cannot_be_assigned() -> None:
-    def run(m: Any, x: Tensor) -> Tensor:
-        x[:, 0] = 0
-        return F.relu(x)
-
-    with pytest.raises(UnsupportedOperatorError) as refused:
-        capturing.captured(Net(run), X)
-    assert refused.value.found == "setitem"
-    assert f"{__file__}:" in refused.value.where
-    assert "x[:, 0] = 0" in refused.value.where
 
 
 def test_a_chain_of_batch_norms_folds_into_one_map() -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import capturing
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from capturing import Net
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -16,6 +18,113 @@ from torch import Tensor, nn
 from lapilli.compiler.errors import UnsupportedOperatorError
 
 X = capturing.images(2, 4, 4)
+WRITTEN = {
+    # What torch runs, and the maps into the readout.
+    "module whose input is read later": (
+        lambda m, x: m.act(h := m.conv(x)) + h,
+        ["Diagonal <- act"],
+    ),
+    "functional whose input is read later": (
+        lambda m, x: F.relu(h := m.conv(x), inplace=True) + h,
+        ["Diagonal <- relu"],
+    ),
+    "method whose input is read later": (
+        lambda m, x: ((h := m.conv(x)).relu_(), h)[1],
+        ["Diagonal <- relu_"],
+    ),
+    "result read before": (
+        lambda m, x: ((h := m.conv(x)) * 2, F.relu_(h), h)[0],
+        ["Conv 3x2x3x3 padding 1 <- input"],
+    ),
+    "alias made by a layer that vanishes": (
+        lambda m, x: ((a := m.drop(h := m.conv(x))), a.add_(1), m.act(h))[2] + a,
+        ["Diagonal <- act"],
+    ),
+    "detached alias": (
+        lambda m, x: ((h := m.conv(x)).detach().mul_(3), h)[1],
+        ["Conv 3x2x3x3 padding 1 <- input"],
+    ),
+    "copy made before": (
+        lambda m, x: ((h := m.conv(x)).clone().relu_(), h)[1],
+        ["Conv 3x2x3x3 padding 1 <- input"],
+    ),
+    "augmented assignment": (
+        lambda m, x: residual(m.conv(x), m.act(m.conv(x))),
+        ["Conv 3x2x3x3 padding 1 <- input", "Diagonal <- act"],
+    ),
+    "the input itself": (
+        lambda m, x: (x.sub_(0.5), x.div_(2), m.conv(x))[2],
+        ["Conv 3x2x3x3 padding 1 <- input"],
+    ),
+}
+
+
+def residual(x: Tensor, y: Tensor) -> Tensor:
+    kept = x
+    x += y
+    x -= 0.5
+    x *= 2
+    x /= 3
+    return kept + x
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_in_place_calls_are_seen_under_every_name(name: str) -> None:
+    run, expected = WRITTEN[name]
+    model = Net(
+        run, conv=nn.Conv2d(2, 3, 3, padding=1), act=nn.ReLU(inplace=True), drop=nn.Dropout()
+    )
+    with torch.no_grad():
+        want = model.eval()(torch.tensor(X))
+    graph = capturing.legalised(model, X)
+    found = capturing.FloatExecutor(graph, torch.device("cpu")).run(torch.tensor(X))
+    assert torch.allclose(found[graph.outputs[0]], want, rtol=1e-5, atol=1e-5)
+    assert capturing.maps_into(graph, graph.outputs[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("run", "by"),
+    [
+        (lambda m, x: ((v := (h := m.conv(x)).flatten(1)), m.act(h), v)[2], "ReLU"),
+        (lambda m, x: ((h := m.conv(x)).view(len(h), -1).relu_(), F.relu(h))[1], "relu_"),
+        (lambda m, x: ((h := m.conv(x))[:, :2].add_(1), h * 2)[1], "add_"),
+        (lambda m, x: ((s := (h := m.conv(x))[:, 1:]), h.mul_(2), s + 1)[2], "mul_"),
+    ],
+)
+def test_in_place_calls_seen_through_other_views_are_refused(run: Any, by: str) -> None:
+    model = Net(run, conv=nn.Conv2d(2, 3, 3), act=nn.ReLU(inplace=True))
+    with pytest.raises(UnsupportedOperatorError) as refused:
+        capturing.captured(model, X)
+    assert refused.value.found.startswith(f"a tensor whose memory {by} at {__file__}:")
+    assert "in place" in refused.value.rule
+    assert "inplace=True" in refused.value.remedy
+    assert f"at {__file__}:" in refused.value.where or refused.value.where.startswith("outputs")
+
+
+def test_writing_activity_into_a_constant_is_refused() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        total = torch.zeros(x.shape)
+        total.add_(x)
+        return F.relu(x + total)
+
+    with pytest.raises(UnsupportedOperatorError) as refused:
+        capturing.captured(Net(run), X)
+    assert "a constant is the same for every image" in refused.value.rule
+    assert "total.add_(x)" in refused.value.where
+
+
+def test_slices_cannot_be_assigned() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        x[:, 0] = 0
+        return F.relu(x)
+
+    with pytest.raises(UnsupportedOperatorError) as refused:
+        capturing.captured(Net(run), X)
+    assert refused.value.found == "setitem"
+    assert f"{__file__}:" in refused.value.where
+    assert "x[:, 0] = 0" in refused.value.where
+
+
 VIEWS: list[Any] = [
     lambda m, x: x.flatten(1).view(-1, 2, 4, 4),
     lambda m, x: x.detach(),

@@ -353,6 +353,11 @@ ARGUMENTS: dict[str, tuple[Any, str, str]] = {
         "the same for every image",
         "(5, 1, 1, 1)",
     ),
+    "constant per image and number": (
+        lambda x: F.linear(x.flatten(1), torch.ones(1, 144)).squeeze(1) + torch.ones(5),
+        "the same for every image",
+        "(5,)",
+    ),
     "infinite constant": (lambda x: x * float("inf"), "constants are finite", "NaN or infinity"),
     "division by zero": (lambda x: x / 0, "constants are finite", "a division by 0"),
     "product": (lambda x: x.mul(x), "weighs activities by constants", "product of two"),

@@ -124,6 +124,18 @@ def test_a_residual_sum_is_two_connections_into_one_population() -> None:
     ]
 
 
+def test_what_no_output_depends_on_costs_no_neurons() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        h = F.relu(m.a(x))
+        m.auxiliary(F.relu(F.relu(h)))
+        return m.b(h)
+
+    layers = {name: nn.Conv2d(2, 2, 1) for name in ("a", "b", "auxiliary")}
+    graph = capturing.assert_computes_the_same(Net(run, **layers), capturing.images(2, 3, 3))
+    assert [p.name for p in graph.populations] == ["input", "relu", "b"]
+    assert len(graph.connections) == 2
+
+
 def test_padded_convolutions_in_a_row_fall_back_to_one_sparse_matrix() -> None:
     model = nn.Sequential(*(nn.Conv2d(2, 2, 3, padding=1) for _ in range(3)), nn.ReLU())
     graph = capturing.assert_computes_the_same(model, capturing.images(2, 5, 5))
