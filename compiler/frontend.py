@@ -33,13 +33,13 @@ def evaluation_copy(model: torch.nn.Module) -> torch.nn.Module:
 
     Raises InputError for anything but a network, and for weights that are not finite.
     """
-    if not isinstance(model, torch.nn.Module):
+    if not isinstance(model, torch.nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise InputError(
             "model",
-            "a network is a torch.nn.Module",
+            "a network is a torch.nn.Module of Python code",
             found=type(model).__name__,
-            allowed="torch.nn.Module",
-            remedy="Pass the network itself, not its class or its state_dict.",
+            allowed="torch.nn.Module, not yet scripted",
+            remedy="Pass the network itself, not its class, its state_dict or a script of it.",
         )
     try:
         clone = copy.deepcopy(model).cpu().float().eval()

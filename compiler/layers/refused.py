@@ -14,6 +14,8 @@ _JOIN = "Add the tensors instead of concatenating them."
 _SIZE = "Keep the resolution, or reach it with strides and average pooling."
 _DATA = "Python code and numbers must not depend on the values of tensors, only on their shapes."
 _TYPE = "Compute in float32 throughout: Lapilli does the quantisation."
+_WRAPPED = "Pass the network inside: model.module."
+_PARAMETRISED = "Call torch.nn.utils.parametrize.remove_parametrizations on the layer first."
 _RANDOM = "Switch it off in evaluation: what is random cannot be compiled."
 
 _REMEDIES: dict[str, tuple[str, ...]] = {
@@ -43,6 +45,8 @@ _REMEDIES: dict[str, tuple[str, ...]] = {
     ),
     _DATA: ("item", "tolist", "numpy", "bool", "is_contiguous", "nonzero", "where"),
     _TYPE: ("half", "double", "bfloat16", "int", "long", "quantize", "type", "type_as"),
+    _WRAPPED: ("dataparallel", "distributeddataparallel"),
+    _PARAMETRISED: ("parametrizedconv2d", "parametrizedlinear"),
     _RANDOM: ("bernoulli", "rand_like", "randn_like", "alpha_dropout", "stochastic_depth"),
 }
 REMEDIES: Mapping[str, str] = {

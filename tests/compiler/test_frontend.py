@@ -396,6 +396,13 @@ def test_only_networks_are_compiled(thing: Any) -> None:
         frontend.evaluation_copy(thing)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_scripts_are_refused() -> None:
+    with pytest.raises(InputError, match="of Python code") as refused:
+        frontend.evaluation_copy(torch.jit.trace(nn.ReLU(), torch.ones(1)))
+    assert "script" in refused.value.remedy
+
+
 def test_a_network_that_cannot_be_copied_is_refused() -> None:
     model = nn.Linear(2, 2)
     model.kept = model.weight * 2

@@ -52,6 +52,8 @@ MODULES: dict[str, nn.Module] = {
     "AlphaDropout": nn.AlphaDropout(),
     "ReflectionPad2d": nn.ReflectionPad2d(1),
     "ChannelShuffle": nn.ChannelShuffle(2),
+    "DataParallel": nn.DataParallel(nn.ReLU()),
+    "ParametrizedConv2d": nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1)),
 }
 CALLS: dict[str, Any] = {
     "cat": lambda x: torch.cat([x, x], 1),
