@@ -12,7 +12,7 @@ from typing import final
 
 import numpy as np
 
-from lapilli.compiler.conv_algebra import conv_product, conv_sum
+from lapilli.compiler.conv_algebra import conv_product, conv_sum, transposed_product
 from lapilli.compiler.errors import UnsupportedOperatorError
 from lapilli.compiler.linear import (
     Array,
@@ -40,19 +40,22 @@ def compose(outer: LinearMap, inner: LinearMap) -> LinearMap:
     if isinstance(inner, Diagonal):
         outer = _reading(outer, inner.in_shape)
         scale = per_channel(inner.weight, inner.in_shape)
-        if scale is not None and (scale.ndim == 0 or outer.in_shape == inner.in_shape):
+        if scale is not None and (scale.ndim == 0 or outer.in_shape[0] == inner.in_shape[0]):
             return outer.scaled(np.ones(()), scale)
     if isinstance(outer, Diagonal):
         scale = per_channel(outer.weight, outer.in_shape)
-        if scale is not None and (scale.ndim == 0 or outer.in_shape == inner.out_shape):
+        if scale is not None and (scale.ndim == 0 or outer.in_shape[0] == inner.out_shape[0]):
             return inner.scaled(scale, np.ones(()))
         if isinstance(inner, Diagonal):
             full = np.broadcast_to(outer.weight, outer.in_shape).reshape(inner.in_shape)
             return Diagonal(frozen(full * inner.weight), inner.in_shape, inner.in_shape)
+    merged: LinearMap | None
     if isinstance(outer, Conv) and isinstance(inner, Conv):
         merged = conv_product(outer, inner)
-        if merged is not None:
-            return merged
+    else:
+        merged = transposed_product(outer, inner)
+    if merged is not None:
+        return merged
     if isinstance(outer, Dense) or isinstance(inner, Dense):
         return _dense_product(outer, inner)
     return _sparse_product(outer, inner)

@@ -12,7 +12,7 @@ from typing import final
 
 import numpy as np
 
-from lapilli.compiler.linear import Array, Conv, frozen
+from lapilli.compiler.linear import Array, Conv, ConvTransposed, LinearMap, frozen
 
 
 def conv_product(outer: Conv, inner: Conv) -> Conv | None:
@@ -34,6 +34,52 @@ def conv_sum(left: Conv, right: Conv) -> Conv | None:
     if left.stride != right.stride:
         return None
     return _summed(left, right)
+
+
+def transposed_product(outer: LinearMap, inner: LinearMap) -> ConvTransposed | None:
+    """The transposed convolution x -> outer(inner(x)), or None if that is not one, or a wide one.
+
+    One of the two is a transposed convolution, the other 1x1: crops, zero padding, channel mixers.
+    """
+    if inner.out_shape != outer.in_shape:
+        return None
+    if isinstance(outer, Conv) and isinstance(inner, ConvTransposed) and _pointwise(outer):
+        return _moved(outer, inner) if _keeps_stamps(outer, inner) else None
+    if isinstance(outer, ConvTransposed) and isinstance(inner, Conv) and _pointwise(inner):
+        whole = inner.padding == (0, 0) and inner.in_shape[1:] == inner.out_shape[1:]
+        if not whole or (outer.groups, inner.groups) != (1, 1):
+            return None
+        weight = np.einsum("moij,mc->coij", outer.weight, inner.weight[:, :, 0, 0])
+        return replace(outer, weight=frozen(weight), in_shape=inner.in_shape)
+    return None
+
+
+def _pointwise(conv: Conv) -> bool:
+    return conv.kernel == (1, 1) == conv.stride
+
+
+def _keeps_stamps(outer: Conv, inner: ConvTransposed) -> bool:
+    """Does the outer one read zeros of its padding only where no input of the inner one stamps?"""
+    for axis in (0, 1):
+        middle = np.arange(outer.out_shape[axis + 1]) - outer.padding[axis]
+        beyond = middle[(middle < 0) | (middle >= inner.out_shape[axis + 1])] + inner.padding[axis]
+        if ((beyond >= 0) & (beyond < inner.extent(axis))).any():
+            return False
+    return True
+
+
+def _moved(outer: Conv, inner: ConvTransposed) -> ConvTransposed | None:
+    """The transposed convolution with the channels mixed, its output cropped or padded."""
+    if _depthwise(outer):
+        mixed: LinearMap = inner.scaled(outer.weight.reshape(-1), np.ones(()))
+        weight = mixed.weight
+    elif outer.groups == inner.groups == 1:
+        weight = frozen(np.einsum("om,cmij->coij", outer.weight[:, :, 0, 0], inner.weight))
+    else:
+        return None
+    (top, left), (above, beside) = inner.padding, outer.padding
+    padding = (top - above, left - beside)
+    return replace(inner, weight=weight, out_shape=outer.out_shape, padding=padding)
 
 
 def _merges(outer: Conv, inner: Conv, axis: int) -> bool:

@@ -12,7 +12,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from torch import Tensor
 
-from lapilli.compiler.linear import Array, Conv, Dense, Diagonal, LinearMap, Sparse
+from lapilli.compiler.linear import (
+    Array,
+    Conv,
+    ConvTransposed,
+    Dense,
+    Diagonal,
+    LinearMap,
+    Sparse,
+)
 from lapilli.compiler.populations import PopulationGraph
 
 
@@ -92,11 +100,40 @@ def _conv(linear: Conv, dtype: torch.dtype, device: torch.device) -> _Apply:
     return lambda x: convolve(F.pad(x, margins).contiguous(memory_format=layout))
 
 
+def _conv_transposed(linear: ConvTransposed, dtype: torch.dtype, device: torch.device) -> _Apply:
+    weight = as_tensor(linear.weight, dtype, device)
+    stamp = partial(
+        F.conv_transpose2d,
+        weight=weight,
+        stride=linear.stride,
+        dilation=linear.dilation,
+        groups=linear.groups,
+    )
+    (top, left), more = linear.padding, [0, 0]
+    for axis in (0, 1):
+        more[axis] = linear.out_shape[axis + 1] + 2 * linear.padding[axis] - linear.extent(axis)
+    limits = [max(pair) for pair in zip(linear.stride, linear.dilation, strict=True)]
+    fits = all(0 <= size < limit for size, limit in zip(more, limits, strict=True))
+    if fits and top >= 0 and left >= 0:  # what torch does itself
+        return lambda x: stamp(x, padding=(top, left), output_padding=more)
+
+    height, width = linear.out_shape[1:]
+    above, beside = min(max(-top, 0), height), min(max(-left, 0), width)
+
+    def cut(x: Tensor) -> Tensor:
+        x = stamp(x)[:, :, max(top, 0) :, max(left, 0) :][..., : height - above, : width - beside]
+        below, behind = height - above - x.shape[2], width - beside - x.shape[3]
+        return F.pad(x, (beside, behind, above, below))
+
+    return cut
+
+
 _APPLY: dict[type[LinearMap], Callable[..., _Apply]] = {
     Diagonal: _diagonal,
     Dense: _dense,
     Sparse: _sparse,
     Conv: _conv,
+    ConvTransposed: _conv_transposed,
 }
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from lapilli.compiler.errors import NetlistError
 from lapilli.compiler.linear import Array, LinearMap, Shape, per_channel
-from lapilli.compiler.neurons import STATE_BITS, Interval, NeuronModel, Readout, Source, Window
+from lapilli.compiler.neurons import STATE_BITS, Interval, NeuronModel, Readout, Source
 from lapilli.compiler.numerics import signed_range
 from lapilli.compiler.schedule import schedule
 from lapilli.hardware_profiles import Profile
@@ -51,7 +51,10 @@ class Connection:
     """Integer synapses, drive = map(spikes) * 2**exponent.
 
     weight_scale: value of one unit of weight, () or (C,) along the channels of the map's output.
-    delay: steps beyond the one that every synapse has, as `schedule` wants them.
+    delay: steps beyond the one that every synapse has, as `schedule` wants them: those that bring
+    branches into step, and synaptic_delay, which belongs to what the network computes: spikes of a
+    step reach the target's membrane so many of its steps later.
+    A population may drive itself: its spikes reach it one step later, plus synaptic_delay.
     """
 
     source: str
@@ -60,6 +63,12 @@ class Connection:
     exponent: int
     delay: int
     weight_scale: Array
+    synaptic_delay: int = 0
+
+    @property
+    def recurrent(self) -> bool:
+        """Does the population drive itself?"""
+        return self.source == self.target
 
 
 @final
@@ -85,6 +94,36 @@ class Netlist:
     def input(self) -> Population:
         """The one analog input."""
         return next(p for p in self.populations if isinstance(p.neuron, Source))
+
+    @property
+    def source(self) -> Source:
+        """The neuron model of the input."""
+        neuron = self.input.neuron
+        assert isinstance(neuron, Source)
+        return neuron
+
+    @property
+    def settles(self) -> bool:
+        """Is what every neuron sends in a window a function of its whole input?
+
+        Then the quantised ANN computes the same counts.
+        """
+        return (
+            all(p.neuron.SETTLES for p in self.populations)
+            and not any(c.recurrent or c.synaptic_delay for c in self.connections)
+            and self.source.timing in ("first", "changes")
+        )
+
+    @property
+    def has_quantised_ann(self) -> bool:
+        """Does every neuron model say what the unit of a quantised ANN makes of a whole window?"""
+        default = NeuronModel.quantised
+        return all(type(p.neuron).quantised is not default for p in self.populations)
+
+    @property
+    def one_pass(self) -> bool:
+        """Can counts and events be had at once, without stepping through the window?"""
+        return self.settles and (self.source.timing == "first" or self.steps == 1)
 
     @property
     def outputs(self) -> tuple[Population, ...]:
@@ -127,6 +166,7 @@ class Netlist:
             )
         _verify_structure(self)
         _verify_delays(self)
+        _verify_gap(self)
         for population in self.populations:
             _verify_neurons(self, population)
             _verify_states(self, population)
@@ -183,8 +223,9 @@ def _verify_structure(netlist: Netlist) -> None:
         if p.name in seen:
             raise _refuse(p.name, "population names are unique", p.name, "one", _RECOMPILE)
         drives = netlist.into(p.name)
+        drives_from_others = [c for c in drives if not c.recurrent]
         is_input = isinstance(p.neuron, Source)
-        if is_input == bool(drives) or is_input == bool(seen):
+        if is_input == bool(drives_from_others) or is_input == bool(seen):
             raise _refuse(
                 p.name,
                 "the input comes first and every other population is driven",
@@ -203,23 +244,26 @@ def _verify_structure(netlist: Netlist) -> None:
 def _verify_connection(c: Connection, seen: Mapping[str, Population], target: Population) -> None:
     where = f"{c.source} -> {c.target}"
     senders = [name for name, p in seen.items() if not isinstance(p.neuron, Readout)]
+    if c.recurrent and not isinstance(target.neuron, (Source, Readout)):
+        senders.append(target.name)
     if c.source not in senders:
         raise _refuse(
             where,
-            "connections come from earlier populations that spike",
+            "connections come from earlier populations that spike, or from the population itself",
             c.source,
             ", ".join(senders),
             _RECOMPILE,
         )
     found = (c.map.in_size, c.map.out_size)
-    allowed = (seen[c.source].size, target.size)
+    allowed = (target.size if c.recurrent else seen[c.source].size, target.size)
     if found != allowed:
         raise _refuse(where, "a map fits its populations", found, allowed, _RECOMPILE)
-    if c.map.weight.dtype.kind != "i" or c.delay < 0 or c.exponent < 0:
+    if c.map.weight.dtype.kind != "i" or min(c.delay, c.synaptic_delay, c.exponent) < 0:
         raise _refuse(
             where,
-            "weights are integers, delay and exponent not negative",
-            f"{c.map.weight.dtype}, delay {c.delay}, exponent {c.exponent}",
+            "weights are integers, delays and exponent not negative",
+            f"{c.map.weight.dtype}, delay {c.delay} of which {c.synaptic_delay} synaptic, "
+            f"exponent {c.exponent}",
             "signed integers, >= 0, >= 0",
             _RECOMPILE,
         )
@@ -228,7 +272,7 @@ def _verify_connection(c: Connection, seen: Mapping[str, Population], target: Po
 def _verify_delays(netlist: Netlist) -> None:
     plan = schedule(netlist.populations, netlist.connections, netlist.steps)
     for c in netlist.connections:
-        wanted = plan.delay(c.source, c.target)
+        wanted = plan.delay(c)
         if c.delay != wanted:
             raise _refuse(
                 f"{c.source} -> {c.target}",
@@ -239,28 +283,23 @@ def _verify_delays(netlist: Netlist) -> None:
             )
 
 
-def _verify_neurons(netlist: Netlist, p: Population) -> None:
-    where = f"{p.name} ({type(p.neuron).__name__})"
-    threshold = getattr(p.neuron, "threshold", None)
-    top = signed_range(STATE_BITS)[1]
-    if threshold is not None and not 1 <= threshold.min() <= threshold.max() <= top:
+def _verify_gap(netlist: Netlist) -> None:
+    plan = schedule(netlist.populations, netlist.connections, netlist.steps)
+    late = [p for p in netlist.populations if p.neuron.emission_lag(netlist.steps)]
+    if plan.gap and late:
         raise _refuse(
-            where,
-            "thresholds are positive and fit the state",
-            f"{threshold.min()}..{threshold.max()}",
-            f"1..{top}",
+            f"{late[0].name} ({type(late[0].neuron).__name__})",
+            "a window that ends before the next one begins has sent all its spikes",
+            f"{plan.gap} steps between windows, because of synaptic delays or recurrence",
+            "neurons that send within their window",
             _RECOMPILE,
         )
-    if isinstance(p.neuron, Window):
-        most = netlist.steps if p.neuron.sending == "unary" else top
-        if not 1 <= p.neuron.levels <= most:
-            raise _refuse(
-                where,
-                "a window sends all its spikes before the next one ends",
-                f"{p.neuron.levels} levels, {p.neuron.sending}, {netlist.steps} steps",
-                f"1..{most} levels",
-                _RECOMPILE,
-            )
+
+
+def _verify_neurons(netlist: Netlist, p: Population) -> None:
+    flaw = p.neuron.flaw(netlist.steps)
+    if flaw is not None:
+        raise _refuse(f"{p.name} ({type(p.neuron).__name__})", *flaw, _RECOMPILE)
 
 
 def _verify_states(netlist: Netlist, p: Population) -> None:

@@ -42,6 +42,15 @@ def round_down(x: npt.ArrayLike) -> Int64Array:
     return np.floor(np.asarray(x, dtype=np.float64)).astype(np.int64)
 
 
+def drop_fraction(x: npt.ArrayLike) -> Int64Array:
+    """Round towards zero, as a conversion to integers does; x is finite and below 2**63.
+
+    >>> drop_fraction([10.9, -10.9]).tolist()
+    [10, -10]
+    """
+    return np.trunc(np.asarray(x, dtype=np.float64)).astype(np.int64)
+
+
 def signed_range(bits: int) -> tuple[int, int]:
     """Symmetric range of a signed state of `bits` bits: Loihi keeps -(2**(bits-1) - 1) .. same.
 
@@ -69,6 +78,15 @@ def shift_left(x: Int64Array, exponent: int) -> Int64Array:
     [1, -2]
     """
     return x << exponent if exponent >= 0 else x >> -exponent
+
+
+def shift_towards_zero(x: Int64Array, bits: int) -> Int64Array:
+    """Divide by 2**bits and drop the fraction, as Loihi decays: both signs lose magnitude.
+
+    >>> shift_towards_zero(np.array([7, -7]), 1).tolist()
+    [3, -3]
+    """
+    return np.sign(x) * (np.abs(x) >> bits)
 
 
 def exponent_below(ratio: float) -> int:

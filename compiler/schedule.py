@@ -2,7 +2,8 @@
 
 A spike sent at step t arrives at t + 1. So a population one connection deeper works one step later
 (a window neuron, which sends after its window, a whole window later), and a short branch that
-joins a longer one is delayed. Images follow each other without a gap, one window apart.
+joins a longer one is delayed. Images follow each other without a gap, one window apart, unless
+spikes travel longer than that: then populations rest until the last ones of an image are gone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class _Connection(Protocol):
     def source(self) -> str: ...
     @property
     def target(self) -> str: ...
+    @property
+    def synaptic_delay(self) -> int: ...
 
 
 @final
@@ -34,17 +37,22 @@ class Schedule:
     """first: global step (from 0) of each population's local step 0 for image 0.
 
     sends: global step in which its first spikes for image 0 leave; interval: steps between images;
+    gap: steps of these in which a population ignores what arrives;
     latency: steps until every population has seen the whole of image 0, readouts included.
     """
 
     first: Mapping[str, int]
     sends: Mapping[str, int]
     interval: int
+    gap: int
     latency: int
 
-    def delay(self, source: str, target: str) -> int:
+    def delay(self, connection: _Connection) -> int:
         """Steps that a connection waits beyond the one of every synapse."""
-        return self.first[target] - self.sends[source] - 1
+        if connection.source == connection.target:
+            return connection.synaptic_delay
+        ahead = self.first[connection.target] - self.sends[connection.source] - 1
+        return ahead + connection.synaptic_delay
 
     def total_steps(self, images: int) -> int:
         """Steps to stream `images` images through the whole network."""
@@ -58,7 +66,9 @@ def schedule(
     first: dict[str, int] = {}
     sends: dict[str, int] = {}
     for p in populations:
-        arrivals = [sends[c.source] + 1 for c in connections if c.target == p.name]
+        arrivals = [sends[c.source] + 1 for c in connections if c.target == p.name != c.source]
         first[p.name] = max(arrivals, default=0)
         sends[p.name] = first[p.name] + p.neuron.emission_lag(steps)
-    return Schedule(first, sends, steps, max(first.values()) + steps)
+    # The last spike of a window arrives so many steps after the window of its target has ended.
+    gap = max((c.synaptic_delay + (c.source == c.target) for c in connections), default=0)
+    return Schedule(first, sends, steps + gap, gap, max(first.values()) + steps)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lapilli.compiler.errors import ArtifactError, BackendError, InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 NEEDS = "0.1.0"
 """The first version of Lapilli that reads FORMAT_VERSION; a newer format names its own."""
 
@@ -28,7 +28,12 @@ _VERSIONS = re.compile(
 
 
 def write_sealed(path: str | os.PathLike[str], image: bytes) -> None:
-    """Put the sealed image into `path` in one step; on any failure nothing is left behind.
+    """Put the sealed image into `path`; see `write_whole`."""
+    write_whole(path, seal(image), image)
+
+
+def write_whole(path: str | os.PathLike[str], *parts: bytes) -> None:
+    """Put the parts into `path` in one step; on any failure nothing is left behind.
 
     Raises InputError for a path that is no place for a file, BackendError where the disk fails.
     """
@@ -46,8 +51,8 @@ def write_sealed(path: str | os.PathLike[str], image: bytes) -> None:
         file = temporary.open("xb")
         try:
             with file:
-                file.write(seal(image))
-                file.write(image)
+                for part in parts:
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -59,7 +64,7 @@ def write_sealed(path: str | os.PathLike[str], image: bytes) -> None:
             str(path),
             "the model can be written",
             found=error.strerror or error,
-            allowed=f"{SEAL_BYTES + len(image)} bytes of space and permission to write",
+            allowed=f"{sum(map(len, parts))} bytes of space and permission to write",
             remedy="Free space or choose another path; nothing was left behind.",
         ) from error
 

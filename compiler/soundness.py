@@ -17,6 +17,7 @@ import numpy as np
 from lapilli.compiler.linear import (
     Array,
     Conv,
+    ConvTransposed,
     Dense,
     Diagonal,
     LinearMap,
@@ -87,6 +88,7 @@ def _check_connection(c: Connection, target: Population, where: str) -> None:
     where = f"{where} ({c.source} -> {c.target})"
     _bounded(c.exponent, 0, 60, f"{where}/exponent")
     _bounded(c.delay, 0, MAX_INTEGER, f"{where}/delay")
+    _bounded(c.synaptic_delay, 0, MAX_INTEGER, f"{where}/synaptic_delay")
     _check_shape(c.map.in_shape, f"{where}/map/in_shape")
     _check_shape(c.map.out_shape, f"{where}/map/out_shape")
     FORM_CHECKS[type(c.map)](c.map, f"{where}/map")
@@ -123,6 +125,26 @@ def _check_dense(m: Dense, where: str) -> None:
 
 
 def _check_conv(m: Conv, where: str) -> None:
+    _check_geometry(m, "(O, C / groups, kH, kW)", where)
+    expected = (m.out_shape[0], m.in_shape[0] // m.groups, *m.kernel)
+    _sizes(m.weight.shape, expected, f"{where}/weight", "(O, C / groups, kH, kW)")
+    # An engine pads the input by these margins, so a stride is bounded by the plane it spans.
+    plane = m.in_shape[0]
+    for axis, (before, after) in enumerate(m.margins()):
+        plane *= m.in_shape[axis + 1] + max(before, 0) + max(after, 0)
+    _bounded(plane, 1, MAX_NEURONS, f"{where}: input values, padding included")
+
+
+def _check_conv_transposed(m: ConvTransposed, where: str) -> None:
+    _check_geometry(m, "(C, O / groups, kH, kW)", where)
+    expected = (m.in_shape[0], m.out_shape[0] // m.groups, *m.kernel)
+    _sizes(m.weight.shape, expected, f"{where}/weight", "(C, O / groups, kH, kW)")
+    # An engine writes the whole plane before it cuts.
+    plane = m.out_shape[0] * m.extent(0) * m.extent(1)
+    _bounded(plane, 1, MAX_NEURONS, f"{where}: output values, those cut off included")
+
+
+def _check_geometry(m: Conv | ConvTransposed, axes: str, where: str) -> None:
     if len(m.in_shape) != 3 or len(m.out_shape) != 3:
         raise refuse(where, "shapes are (C, H, W)", (m.in_shape, m.out_shape), "three axes each")
     for name, low in (("stride", 1), ("dilation", 1), ("padding", -MAX_NEURONS)):
@@ -133,15 +155,8 @@ def _check_conv(m: Conv, where: str) -> None:
         found = f"{m.groups} groups, channels {m.in_shape[0]} -> {m.out_shape[0]}"
         raise refuse(f"{where}/groups", "groups divide the channels", found, "a divisor of both")
     if m.weight.ndim != 4:
-        raise refuse(f"{where}/weight", "is (O, C / groups, kH, kW)", m.weight.shape, "four axes")
-    expected = (m.out_shape[0], m.in_shape[0] // m.groups, *m.kernel)
-    _sizes(m.weight.shape, expected, f"{where}/weight", "(O, C / groups, kH, kW)")
+        raise refuse(f"{where}/weight", f"is {axes}", m.weight.shape, "four axes")
     _bounded(math.prod(m.kernel), 1, MAX_TAPS, f"{where}/weight: kernel taps")
-    # An engine pads the input by these margins, so a stride is bounded by the plane it spans.
-    plane = m.in_shape[0]
-    for axis, (before, after) in enumerate(m.margins()):
-        plane *= m.in_shape[axis + 1] + max(before, 0) + max(after, 0)
-    _bounded(plane, 1, MAX_NEURONS, f"{where}: input values, padding included")
 
 
 def _check_sparse(m: Sparse, where: str) -> None:
@@ -179,6 +194,7 @@ FORM_CHECKS: Final[dict[type[LinearMap], Callable[[Any, str], None]]] = {
     Diagonal: _check_diagonal,
     Dense: _check_dense,
     Conv: _check_conv,
+    ConvTransposed: _check_conv_transposed,
     Sparse: _check_sparse,
 }
 """One check per form, total over linear.FORMS."""

@@ -9,8 +9,9 @@ import numpy as np
 
 from lapilli.compiler.errors import NetlistError
 from lapilli.compiler.linear import Array, LinearMap, Shape, frozen
+from lapilli.compiler.neurons import Timing
 
-Model = Literal["source", "soft_reset_if", "window", "readout"]
+Model = Literal["source", "soft_reset_if", "hard_reset_if", "window", "sigma_delta", "readout"]
 
 
 @final
@@ -50,8 +51,8 @@ class SpikingConnection:
 class SpikingGraph:
     """steps: length of one image's window; levels: most spikes of a window neuron.
 
-    sending: how window neurons send; hold: the input repeats in every step, and a bias counts in
-    every step (rate coding), instead of once per window.
+    sending: how window neurons send; timing: when the input is sent. Where it is held, in every
+    step (rate coding), a bias counts in every step, too, instead of once per window.
     """
 
     populations: tuple[SpikingPopulation, ...]
@@ -59,7 +60,12 @@ class SpikingGraph:
     steps: int
     levels: int
     sending: Literal["graded", "unary"]
-    hold: bool
+    timing: Timing
+
+    @property
+    def hold(self) -> bool:
+        """Does the input repeat, and a bias count, in every step?"""
+        return self.timing == "held"
 
     def into(self, target: str) -> tuple[SpikingConnection, ...]:
         """The connections into one population."""

@@ -23,6 +23,8 @@ _SCHEMA = "schema"
 
 Confidence = Literal["measured", "published", "quoted", "inferred", "recalled", "assumed"]
 Sharing = Literal["population", "channel", "neuron"]
+Division = Literal["any", "power-of-two"]
+SoftReset = Literal["subtracted", "kept apart"]
 _V = TypeVar("_V")
 _S = TypeVar("_S")
 
@@ -114,11 +116,17 @@ class Features:
     """What a network may use on the device.
 
     threshold_sharing is the finest granularity at which thresholds may differ;
+    threshold_division what a neuron that counts thresholds in its membrane can divide by;
+    soft_reset how a neuron subtracts its threshold: from its membrane, or "kept apart" in a second
+    variable, so that the membrane goes on adding up, in units of 2**-threshold_exponent, and its
+    starting charge is half an even threshold (Lava's ATRLIF);
     soft_reset_compartments how many compartments a neuron takes that subtracts its threshold.
     """
 
     graded_spikes: Quantity[bool]
     threshold_sharing: Quantity[Sharing]
+    threshold_division: Quantity[Division]
+    soft_reset: Quantity[SoftReset]
     soft_reset_compartments: Count
 
 

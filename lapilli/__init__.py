@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from lapilli import methods as methods
     from lapilli.compiler import Observe
     from lapilli.compiler.artifact import Artifact
+    from lapilli.compiler.mapping import Placement
     from lapilli.hardware_profiles import Profile
+    from lapilli.runtime.early_stop import EarlyStop as EarlyStop
     from lapilli.runtime.energy import Estimate
     from lapilli.runtime.trace import Record, Trace
     from lapilli.runtime.verification import Verification
@@ -35,6 +37,10 @@ _LAZY = ("methods", "hardware_profiles", "compiler", "runtime")
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f"lapilli.{name}")
+    if name == "EarlyStop":
+        from lapilli.runtime.early_stop import EarlyStop
+
+        return EarlyStop
     if name == "__version__":
         from importlib.metadata import version
 
@@ -99,20 +105,27 @@ def run(
     images: Images,
     *,
     backend: str = "reference",
+    processes: str = "lapilli",
     record: Record = "counts",
     progress: Callable[[int, int], None] | None = None,
     timeout_s: float | None = None,
+    stop: EarlyStop | None = None,
 ) -> Trace:
-    """Execute a compiled network on images (N, ...); see `lapilli.runtime.run`."""
+    """Execute a compiled network on images (N, ...); see `lapilli.runtime.run`.
+
+    processes: with backend "lava", "lapilli" for ours or "stock" for those that Lava ships with.
+    """
+    from lapilli.runtime import backends_with
     from lapilli.runtime import run as execute
 
     return execute(
         artifact,
         _array(images),
-        backend=backend,
+        backend=backends_with([backend], processes)[0],
         record=record,
         progress=progress,
         timeout_s=timeout_s,
+        stop=stop,
     )
 
 
@@ -126,14 +139,20 @@ def verify(
     images: Images,
     *,
     backends: Sequence[str] = ("reference", "lava"),
+    processes: str = "lapilli",
     progress: Callable[[str, int, int], None] | None = None,
     timeout_s: float | None = None,
 ) -> Verification:
     """Check every equality on these images; see `lapilli.runtime.verification.verify`."""
+    from lapilli.runtime import backends_with
     from lapilli.runtime.verification import verify as check
 
     return check(
-        artifact, _array(images), backends=backends, progress=progress, timeout_s=timeout_s
+        artifact,
+        _array(images),
+        backends=backends_with(backends, processes),
+        progress=progress,
+        timeout_s=timeout_s,
     )
 
 
@@ -168,3 +187,14 @@ def estimate_events(
         ann_macs=dict(artifact.provenance.ann_macs),
         graded=netlist.graded,
     )
+
+
+def place(artifact: Artifact, *, profile: str | Path | Profile | None = None) -> Placement:
+    """Which core holds which neurons; see `lapilli.compiler.mapping.place`.
+
+    profile: the chip; None takes the one that the network was compiled for.
+    """
+    from lapilli.compiler.mapping import place as lay_out
+
+    chip = _profile(artifact.provenance.profile if profile is None else profile)
+    return lay_out(artifact.netlist, chip)

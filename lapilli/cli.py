@@ -1,4 +1,4 @@
-"""The command line: `lapilli demo | compile | run | verify | estimate | inspect | profiles`.
+"""The command line: `lapilli demo | compile | run | verify | estimate | export | ...`.
 
 Results go to standard output, progress and messages to standard error. Exit codes: 0 done, 1 a
 check failed, 2 bad input, 3 the environment, 130 interrupted. Everything heavy is imported by the
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lapilli import terminal
+from lapilli.cli_export import export
 from lapilli.failures import exit_code_of
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @click.version_option(package_name="lapilli", prog_name="lapilli")
 def group() -> None:
     """Compile trained PyTorch networks to integer spiking networks; run, verify, price them."""
+
+
+group.add_command(export)
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -82,6 +86,36 @@ def _timeout() -> Decorator:
         show_default=True,
         help="End a Lava run that takes longer.",
     )
+
+
+def _processes() -> Decorator:
+    return click.option(
+        "--processes",
+        type=click.Choice(["lapilli", "stock"]),
+        default="lapilli",
+        show_default=True,
+        help="With the backend lava: ours, or only those that ship with it.",
+    )
+
+
+def _stop() -> Decorator:
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        margin = click.option(
+            "--stop-margin",
+            metavar="X",
+            type=click.FloatRange(min=0, min_open=True),
+            help="End an image once its best output leads by X, in the network's units (rate).",
+        )
+        after = click.option(
+            "--stop-after",
+            metavar="STEPS",
+            type=click.IntRange(min=1),
+            default=1,
+            help="With --stop-margin: not before so many steps.",
+        )
+        return margin(after(command))
+
+    return add
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
@@ -196,16 +230,28 @@ def compile_(
 @_model_file()
 @_data()
 @click.option("--backend", default="reference", show_default=True, help="reference or lava")
+@_processes()
+@_stop()
 @_limit(None)
 @_timeout()
 @_common
 def run(
-    model_file: Path, spec: str, backend: str, limit: int | None, timeout_s: float, as_json: bool
+    model_file: Path,
+    spec: str,
+    backend: str,
+    processes: str,
+    stop_margin: float | None,
+    stop_after: int,
+    limit: int | None,
+    timeout_s: float,
+    as_json: bool,
 ) -> None:
     """Run a model file on images: accuracy, agreement, spikes, synaptic operations."""
     import lapilli
     from lapilli import render, reports
+    from lapilli.runtime import backends_with
 
+    (backend,) = backends_with((backend,), processes)
     artifact = lapilli.load(model_file)
     with terminal.bars() as bar:
         dataset = _images(artifact, spec, limit, bar)
@@ -214,6 +260,7 @@ def run(
             dataset.images,
             backend=backend,
             timeout_s=timeout_s,
+            stop=None if stop_margin is None else lapilli.EarlyStop(stop_margin, stop_after),
             progress=bar(f"running on {backend}"),
         )
     report = {
@@ -235,6 +282,7 @@ def run(
     show_default=True,
     help="Compare these; may be given more than once.",
 )
+@_processes()
 @_timeout()
 @_common
 def verify(
@@ -242,6 +290,7 @@ def verify(
     spec: str,
     limit: int,
     backends: tuple[str, ...],
+    processes: str,
     timeout_s: float,
     as_json: bool,
 ) -> int:
@@ -257,6 +306,7 @@ def verify(
             artifact,
             dataset.images,
             backends=backends,
+            processes=processes,
             progress=lambda stage, done, total: counters.setdefault(stage, bar(stage))(done, total),
             timeout_s=timeout_s,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lapilli.compiler.passes import METHODS as _METHODS
 from lapilli.compiler.passes.convert_parallel import Parallel as Parallel
 from lapilli.compiler.passes.convert_rate import Rate as Rate
+from lapilli.compiler.passes.convert_sigma_delta import SigmaDelta as SigmaDelta
 
 METHODS = {name: method.options for name, method in _METHODS.items()}
 """Name on the command line -> options dataclass; its fields are the command's options."""

@@ -85,6 +85,9 @@ def run(report: Report) -> Iterator[RenderableType]:
     for key, name in names.items():
         made.add_row(name, "-" if events is None else f"{events[key]:,.1f}")
     made.add_row("input values out of range, clipped", str(report["input_values_clipped"]))
+    if (stop := report["early_stop"]) is not None:
+        row = f"{stop['mean_steps']:.1f} ({stop['least_steps']} to {stop['most_steps']})"
+        made.add_row("steps until the answer was clear, mean", row)
     yield made
     if events is None:
         yield f"The {report['backend']} backend does not count events; the reference engine does."

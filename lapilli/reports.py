@@ -46,6 +46,7 @@ class Evaluation:
     agree: int
     compared: int
     seconds: float
+    stopped: npt.NDArray[np.int64] | None = None
 
 
 def evaluate(
@@ -54,6 +55,7 @@ def evaluate(
     *,
     backend: str = "reference",
     timeout_s: float | None = None,
+    stop: lapilli.EarlyStop | None = None,
     agreement_images: int = AGREEMENT_IMAGES,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -70,15 +72,18 @@ def evaluate(
         record="outputs" if backend == "reference" else "counts",
         progress=progress,
         timeout_s=timeout_s,
+        stop=stop,
     )
     seconds = time.perf_counter() - start
     every = predicted(trace.outputs)
     agree = compared = 0
-    if every is not None and agreement_images > 0:
+    if every is not None and agreement_images > 0 and artifact.netlist.has_quantised_ann:
         compared = min(len(images), agreement_images)
         quantised = predicted(lapilli.quantised_ann(artifact, images[:compared]).outputs)
         agree = int(np.equal(every[:compared], np.asarray(quantised)).sum())
-    return Evaluation(every, trace.events, trace.input_clipped, agree, compared, seconds)
+    return Evaluation(
+        every, trace.events, trace.input_clipped, agree, compared, seconds, trace.stopped
+    )
 
 
 def predicted(outputs: Any) -> npt.NDArray[np.int64] | None:
@@ -120,8 +125,20 @@ def run_report(evaluation: Evaluation, dataset: Dataset, backend: str) -> Report
             "images": evaluation.compared,
         },
         "events": per_image,
+        "early_stop": _stop_report(evaluation.stopped),
         "input_values_clipped": evaluation.input_clipped,
         "seconds": evaluation.seconds,
+    }
+
+
+def _stop_report(stopped: npt.NDArray[np.int64] | None) -> Report | None:
+    """Steps that images ran until their answer was clear, or None where they all ran to the end."""
+    if stopped is None:
+        return None
+    return {
+        "mean_steps": float(stopped.mean()),
+        "least_steps": int(stopped.min()),
+        "most_steps": int(stopped.max()),
     }
 
 

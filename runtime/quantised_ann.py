@@ -22,14 +22,17 @@ NAME = "quantised-ann"
 
 
 def run(netlist: Netlist, inputs: Int64Array, *, progress: Progress | None = None) -> Trace:
-    """Counts and readouts of the quantised ANN for integer inputs (N, *input shape)."""
+    """Counts and readouts of the quantised ANN for integer inputs, as `run` takes them.
+
+    Raises NetlistError for neurons whose count does not follow from their whole drive.
+    """
     drives = Drives(netlist)
     parts: list[dict[str, Array]] = []
     for start in range(0, len(inputs), BATCH):
         batch = inputs[start : start + BATCH]
         values: dict[str, Array] = {}
         for p in netlist.populations:
-            total = batch if p is netlist.input else drives.total(p, values)
+            total = netlist.source.whole(batch) if p is netlist.input else drives.total(p, values)
             values[p.name] = p.neuron.quantised(total, netlist.steps)
         parts.append(values)
         if progress is not None:

@@ -30,7 +30,8 @@ class Trace:
     spikes sent and v after each step, empty unless recorded; the steps of v begin at the
     population's `Schedule.first`, those of its spikes at its `Schedule.sends`; events: exact
     operation counts, empty where the backend does not count; input_clipped: input values that were
-    out of range and saturated.
+    out of range and saturated; stopped: (N,) steps after which each image ended, if early stopping
+    was asked for: everything above is then of these steps, and zero beyond.
     """
 
     backend: str
@@ -41,9 +42,19 @@ class Trace:
     states: Mapping[str, Array] = field(default_factory=dict)
     events: Mapping[str, PopulationEvents] = field(default_factory=dict)
     input_clipped: int = 0
+    stopped: Array | None = None
 
 
-def real_outputs(netlist: Netlist, readouts: Mapping[str, Array]) -> Array | list[Array]:
-    """The readouts in the network's own units, float64; a list where there are several."""
+def real_outputs(
+    netlist: Netlist, readouts: Mapping[str, Array], stopped: Array | None = None
+) -> Array | list[Array]:
+    """The readouts in the network's own units, float64; a list where there are several.
+
+    stopped: steps (N,) after which each image ended: of a constant current, what came in fewer
+    steps counts for more.
+    """
     values = [np.asarray(readouts[p.name] * p.state_scale) for p in netlist.outputs]
+    if stopped is not None and netlist.source.timing == "held":
+        share = netlist.steps / stopped
+        values = [value * share.reshape(-1, *(1,) * (value.ndim - 1)) for value in values]
     return values[0] if len(values) == 1 else values

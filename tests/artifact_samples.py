@@ -15,7 +15,15 @@ from netlists import integers, proven
 
 from lapilli.compiler import artifact as model_file
 from lapilli.compiler.artifact import Artifact, Provenance
-from lapilli.compiler.linear import Array, Conv, Dense, Diagonal, Sparse, frozen
+from lapilli.compiler.linear import (
+    Array,
+    Conv,
+    ConvTransposed,
+    Dense,
+    Diagonal,
+    Sparse,
+    frozen,
+)
 from lapilli.compiler.netlist import Connection, Netlist, Population
 from lapilli.compiler.neurons import NeuronModel, Readout, SoftResetIF, Source, Window
 from lapilli.compiler.sealed_file import read_sealed, write_sealed
@@ -42,7 +50,7 @@ def _population(name: str, shape: tuple[int, ...], neuron: NeuronModel, scale: A
 
 
 def sample_netlist(seed: int = 0) -> Netlist:
-    """Five populations, five connections, one with a residual sum; drawn from `seed`."""
+    """Five populations, six connections, one with a residual sum; drawn from `seed`."""
     rng = np.random.default_rng(seed)
 
     def weight(*shape: int) -> Array:
@@ -55,18 +63,21 @@ def sample_netlist(seed: int = 0) -> Netlist:
     conv = Conv(weight(4, 1, 3, 3), (2, 6, 6), (4, 3, 3), (2, 2), (1, -1), groups=2)
     square = (4, 3, 3)
     populations = (
-        _population("input", (2, 6, 6), Source(-3, 7, False), 0.25),
+        _population("input", (2, 6, 6), Source(-3, 7, "first"), 0.25),
         _population("Größe.conv", square, window, rng.random((4, 1, 1)) + 0.1),
         _population("if", square, SoftResetIF(integers(17), integers(0), integers(8)), 0.1),
         _population("sum", square, dataclasses.replace(window, sending="graded"), 0.1),
         _population("out", (3,), Readout(integers([1, 2, 3]), integers(0)), [0.1, 0.2, 0.3]),
     )
     shared = frozen(0.3)
+    kernels = frozen(np.random.default_rng(seed + 1).integers(-5, 6, (4, 2, 2, 1)), np.int8)
+    up = ConvTransposed(kernels, square, square, (2, 1), (1, 0), groups=2)
     connections = (
         Connection("input", "Größe.conv", conv, 0, 0, frozen([0.1, 0.2, 0.3, 0.4])),
         Connection("Größe.conv", "if", Diagonal(frozen(np.int8(3)), square, square), 1, 0, shared),
         Connection("if", "sum", sparse, 0, 0, shared),
         Connection("Größe.conv", "sum", Diagonal(frozen(np.int8(2)), square, square), 0, 1, shared),
+        Connection("if", "sum", up, 0, 0, shared),
         Connection("sum", "out", Dense(weight(3, 36), square, (3,)), 0, 0, frozen([1.0, 2.0, 3.0])),
     )
     return proven(Netlist(populations, connections, 8))

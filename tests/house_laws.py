@@ -60,8 +60,9 @@ TORCH_HOMES = [
 FRONT_DOOR = "lapilli"
 THIRD_PARTY: dict[str, tuple[str, list[str]]] = {
     "click": ("click", [FRONT_DOOR]),
-    "h5py": ("h5py", ["lapilli.compiler.artifact"]),
+    "h5py": ("h5py", ["lapilli.compiler.artifact", "lapilli.compiler.nir_file"]),
     "lava": ("lava-nc", ["lapilli.runtime.lava"]),
+    "nir": ("nir", ["lapilli.compiler.nir_file"]),
     "numpy": ("numpy", list(FOLDERS)),
     "PIL": ("pillow", [FRONT_DOOR]),
     "rich": ("rich", [FRONT_DOOR]),

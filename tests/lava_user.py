@@ -104,7 +104,7 @@ def refusals() -> list[str]:
         lambda: Readout(shape=shape, window=1, offset=-1),
         lambda: SoftResetIF(shape=shape, threshold=1.5, window=1),
         lambda: Window(shape=shape, threshold=1, levels=5, sending="unary", window=4),
-        lambda: Source(inputs=[[1, 2]], low=0, high=2**31, hold=False, window=1),
+        lambda: Source(inputs=[[1, 2]], low=0, high=2**31, timing="first", window=1),
         lambda: Synapse(map=matrix(), delay=-1),
         lambda: Synapse(map=Diagonal(frozen(0.5), shape, shape)),
     ]

@@ -30,7 +30,7 @@ def small_netlist() -> Netlist:
     zero, shape = netlists.integers(0), (3,)
     window = Window(netlists.integers(2), zero, zero, 4, "graded")
     populations = (
-        netlists.population("input", shape, Source(-5, 5, True)),
+        netlists.population("input", shape, Source(-5, 5, "held")),
         netlists.population("before", shape, window),
         netlists.population(VICTIM, shape, SoftResetIF(netlists.integers(3), zero, zero)),
         netlists.population("after", shape, window),

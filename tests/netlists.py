@@ -18,6 +18,7 @@ from lapilli.compiler.linear import (
     FORMS,
     Array,
     Conv,
+    ConvTransposed,
     Dense,
     Diagonal,
     LinearMap,
@@ -38,9 +39,7 @@ SHARED = frozen(1.0)
 def proven(netlist: Netlist) -> Netlist:
     """The netlist with its delays as the schedule wants them and its reaches recorded."""
     plan = schedule(netlist.populations, netlist.connections, netlist.steps)
-    connections = tuple(
-        dataclasses.replace(c, delay=plan.delay(c.source, c.target)) for c in netlist.connections
-    )
+    connections = tuple(dataclasses.replace(c, delay=plan.delay(c)) for c in netlist.connections)
     netlist = dataclasses.replace(netlist, connections=connections)
     populations = []
     for p in netlist.populations:
@@ -101,7 +100,11 @@ class _Builder:
     def __init__(self, rng: np.random.Generator, coding: Coding, levels: int, steps: int):
         self.rng, self.coding, self.levels, self.steps = rng, coding, levels, steps
         shape = (int(rng.integers(1, 4)) * 2, int(rng.integers(6, 9)), int(rng.integers(6, 9)))
-        source = Source(int(rng.integers(-9, 1)), int(rng.integers(5, 30)), coding == "rate")
+        source = Source(
+            int(rng.integers(-9, 1)),
+            int(rng.integers(5, 30)),
+            "held" if coding == "rate" else "first",
+        )
         self.populations = [population("input", shape, source)]
         self.connections: list[Connection] = []
 
@@ -161,6 +164,8 @@ def random_map(rng: np.random.Generator, form: type[LinearMap], in_shape: Shape)
     """A map of the given form out of `in_shape`, with 8-bit weights, into a shape that it likes."""
     if form is Conv:
         return _conv(rng, in_shape)
+    if form is ConvTransposed:
+        return _conv_transposed(rng, in_shape)
     if form is Diagonal:
         return _diagonal(rng, in_shape, in_shape)
     out_shape = (int(rng.integers(1, 4)) * 2, *(int(rng.integers(4, 7)) for _ in range(2)))
@@ -189,6 +194,28 @@ def _conv(rng: np.random.Generator, in_shape: Shape) -> Conv:
         weight,
         in_shape,
         (out_channels, *outputs),
+        tuple(stride),
+        tuple(padding),
+        tuple(dilation),
+        groups,
+    )
+
+
+def _conv_transposed(rng: np.random.Generator, in_shape: Shape) -> ConvTransposed:
+    channels, *size = in_shape
+    groups = int(rng.choice([g for g in (1, 2, channels) if channels % g == 0]))
+    per_group = int(rng.integers(1, 3))
+    stride, dilation = rng.integers(1, 3, 2).tolist(), rng.integers(1, 3, 2).tolist()
+    kernel, padding = rng.integers(1, 4, 2).tolist(), rng.integers(-1, 3, 2).tolist()
+    # Any number of outputs is one; some here are cut off, some beyond the last stamp.
+    outputs = [
+        max((n - 1) * s + (k - 1) * d + 1 - 2 * p + int(rng.integers(-1, 2)), 1)
+        for n, s, k, d, p in zip(size, stride, kernel, dilation, padding, strict=True)
+    ]
+    return ConvTransposed(
+        _weights(rng, (channels, per_group, *kernel)),
+        in_shape,
+        (groups * per_group, *outputs),
         tuple(stride),
         tuple(padding),
         tuple(dilation),

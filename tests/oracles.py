@@ -11,23 +11,32 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from oracle_neurons import neurons
 
-from lapilli.compiler.linear import Array, Conv, Dense, Diagonal, LinearMap, Sparse
+from lapilli.compiler.linear import (
+    Array,
+    Conv,
+    ConvTransposed,
+    Dense,
+    Diagonal,
+    LinearMap,
+    Sparse,
+)
 from lapilli.compiler.netlist import Connection, Netlist, Population
-from lapilli.compiler.neurons import NeuronModel, Readout, SoftResetIF, Source, Window
+from lapilli.compiler.neurons import Source
 from lapilli.compiler.numerics import Int64Array
 from lapilli.compiler.schedule import schedule
 
 Synapse = tuple[int, int, int]
 """Output index, input index (both in C order), weight."""
-TOP = 2**23 - 1
-"""The largest membrane; the smallest is its negative."""
 
 
 def synapses(m: LinearMap) -> list[Synapse]:
     """Every synapse of a map that is not zero, one by one."""
     if isinstance(m, Conv):
         found = _conv_synapses(m)
+    elif isinstance(m, ConvTransposed):
+        found = _conv_transposed_synapses(m)
     elif isinstance(m, Dense):
         rows, columns = m.weight.shape
         found = [(i, j, int(m.weight[i, j])) for i in range(rows) for j in range(columns)]
@@ -61,65 +70,29 @@ def _conv_synapses(m: Conv) -> list[Synapse]:
     return found
 
 
+def _conv_transposed_synapses(m: ConvTransposed) -> list[Synapse]:
+    found = []
+    channels, height, width = m.in_shape
+    out_channels, out_height, out_width = m.out_shape
+    per_group, (kernel_h, kernel_w) = out_channels // m.groups, m.kernel
+    for c, y, x in itertools.product(*map(range, m.in_shape)):
+        group = c // (channels // m.groups)
+        for o, i, j in itertools.product(range(per_group), range(kernel_h), range(kernel_w)):
+            oy = y * m.stride[0] - m.padding[0] + i * m.dilation[0]
+            ox = x * m.stride[1] - m.padding[1] + j * m.dilation[1]
+            if 0 <= oy < out_height and 0 <= ox < out_width:
+                target = ((group * per_group + o) * out_height + oy) * out_width + ox
+                source = (c * height + y) * width + x
+                found.append((target, source, int(m.weight[c, o, i, j])))
+    return found
+
+
 def mapped(found: list[Synapse], exponent: int, x: list[int], outputs: int) -> list[int]:
     """(map . x) * 2**exponent."""
     result = [0] * outputs
     for target, source, weight in found:
         result[target] += weight * x[source]
     return [value * 2**exponent for value in result]
-
-
-def saturated(v: int) -> int:
-    """v in 24 bits."""
-    return min(max(v, -TOP), TOP)
-
-
-@dataclass
-class Neuron:
-    """One neuron: its parameters as Python integers, and its state."""
-
-    model: NeuronModel
-    parameters: dict[str, int]
-    v: int = 0
-    pending: int = 0
-
-    def step(self, drive: int, tau: int, steps: int) -> int:
-        """Update by one step; the spike sent."""
-        model, p = self.model, self.parameters
-        if isinstance(model, Source):
-            return min(max(drive if tau == 0 or model.hold else 0, model.low), model.high)
-        if isinstance(model, SoftResetIF):
-            self.v = saturated((p["initial"] if tau == 0 else self.v) + drive + p["bias"])
-            spike = int(self.v >= p["threshold"])
-            self.v -= spike * p["threshold"]
-            return spike
-        if isinstance(model, Readout):
-            self.v = saturated((p["initial"] if tau == 0 else self.v) + drive + p["bias"])
-            return 0
-        assert isinstance(model, Window)
-        self.v = saturated((p["initial"] + p["bias"] if tau == 0 else self.v) + drive)
-        count = 0
-        while tau == steps - 1 and count < model.levels and self.v >= (count + 1) * p["threshold"]:
-            count += 1
-        if model.sending == "graded":
-            return count
-        self.pending += count
-        spike = int(self.pending > 0)
-        self.pending -= spike
-        return spike
-
-
-def neurons(p: Population) -> list[Neuron]:
-    """The neurons of a population, in C order."""
-    parameters = {
-        key: np.broadcast_to(value, p.shape).reshape(-1).tolist()
-        for key, value in vars(p.neuron).items()
-        if isinstance(value, np.ndarray)
-    }
-    return [
-        Neuron(p.neuron, {key: values[i] for key, values in parameters.items()})
-        for i in range(p.size)
-    ]
 
 
 @dataclass(frozen=True)
@@ -134,7 +107,8 @@ def simulate(netlist: Netlist, inputs: Int64Array) -> Result:
     """Step the whole network, all images back to back, one global step after the other."""
     plan = schedule(netlist.populations, netlist.connections, netlist.steps)
     window, images = netlist.steps, len(inputs)
-    total = max(plan.sends.values()) + (images + 1) * window
+    interval = plan.interval
+    total = max(plan.sends.values()) + (images + 1) * interval
     state = {p.name: neurons(p) for p in netlist.populations}
     into: dict[str, list[tuple[Connection, list[Synapse]]]] = {
         p.name: [(c, synapses(c.map)) for c in netlist.into(p.name)] for p in netlist.populations
@@ -144,27 +118,29 @@ def simulate(netlist: Netlist, inputs: Int64Array) -> Result:
     for t in range(total):
         for p in netlist.populations:
             local = t - plan.first[p.name]
-            if not 0 <= local < (images + 1) * window:
+            image, tau = divmod(local, interval)
+            if not 0 <= image <= images or tau >= window:
                 sent[p.name].append([0] * p.size)
                 membranes[p.name].append([0] * p.size)
                 continue
             drive = [0] * p.size
-            if isinstance(p.neuron, Source) and local < images * window:
-                drive = inputs[local // window].reshape(-1).tolist()
+            if isinstance(p.neuron, Source) and image < images:
+                shown = inputs[image, tau] if p.neuron.stepwise else inputs[image]
+                drive = shown.reshape(-1).tolist()
             for c, found in into[p.name]:
                 then = t - 1 - c.delay
                 if then >= 0:
                     arriving = mapped(found, c.exponent, sent[c.source][then], p.size)
                     drive = [a + b for a, b in zip(drive, arriving, strict=True)]
             spikes = [
-                neuron.step(a, local % window, window)
-                for neuron, a in zip(state[p.name], drive, strict=True)
+                neuron.step(a, tau, window) for neuron, a in zip(state[p.name], drive, strict=True)
             ]
             sent[p.name].append(spikes)
             membranes[p.name].append([neuron.v for neuron in state[p.name]])
 
     def aligned(rows: list[list[int]], start: int, p: Population) -> Any:
-        return np.array(rows[start : start + images * window]).reshape(images, window, *p.shape)
+        shown = [rows[start + i * interval : start + i * interval + window] for i in range(images)]
+        return np.array(shown).reshape(images, window, *p.shape)
 
     return Result(
         {p.name: aligned(sent[p.name], plan.sends[p.name], p) for p in netlist.populations},
@@ -197,7 +173,8 @@ def events(netlist: Netlist, result: Result) -> dict[str, Events]:
         for c in netlist.into(p.name):
             for _, source, _ in synapses(c.map):
                 arriving += 1
-                if isinstance(netlist[c.source].neuron, Source):
+                sender = netlist[c.source].neuron
+                if isinstance(sender, Source) and sender.timing != "train":
                     input_synapses += messages[c.source][source]
                 else:
                     spike_synapses += messages[c.source][source]

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from lapilli.compiler.linear import (
     Array,
     Conv,
+    ConvTransposed,
     Dense,
     Diagonal,
     LinearMap,
@@ -92,10 +93,35 @@ def _conv(rng: np.random.Generator, in_shape: Shape) -> Conv:
     )
 
 
+def _conv_transposed(rng: np.random.Generator, in_shape: Shape) -> ConvTransposed:
+    channels = in_shape[0]
+    groups = int(rng.choice([g for g in range(1, channels + 1) if channels % g == 0]))
+    kernel = [int(k) for k in rng.integers(1, 4, 2)]
+    stride = [int(s) for s in rng.integers(1, 4, 2)]
+    dilation = [int(d) for d in rng.integers(1, 3, 2)]
+    padding = [int(p) for p in rng.integers(-1, 3, 2)]
+    sizes = []
+    for axis in (0, 1):
+        # As torch has it, cropped by one more, or padded, too.
+        extent = (in_shape[axis + 1] - 1) * stride[axis] + (kernel[axis] - 1) * dilation[axis] + 1
+        sizes.append(max(1, extent - 2 * padding[axis] + int(rng.integers(-1, 3))))
+    per_group = int(rng.integers(1, 4))
+    return ConvTransposed(
+        weights(rng, (channels, per_group, kernel[0], kernel[1])),
+        in_shape,
+        (groups * per_group, sizes[0], sizes[1]),
+        stride=(stride[0], stride[1]),
+        padding=(padding[0], padding[1]),
+        dilation=(dilation[0], dilation[1]),
+        groups=groups,
+    )
+
+
 _MAKERS: dict[type[LinearMap], Callable[[np.random.Generator, Shape], LinearMap]] = {
     Diagonal: _diagonal,
     Dense: _dense,
     Conv: _conv,
+    ConvTransposed: _conv_transposed,
     Sparse: _sparse,
 }
 COVERED = tuple(_MAKERS)

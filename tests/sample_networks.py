@@ -100,14 +100,16 @@ class Vectors(nn.Module):
 
 
 class Decoder(nn.Sequential):
-    """A matrix into a map, whose channels are not those of the matrix; then back again."""
+    """A matrix into a map, whose channels are not those of the matrix; larger; back again."""
 
     def __init__(self) -> None:
         super().__init__(
             nn.Linear(6, 36),
             nn.Unflatten(1, (4, 3, 3)),
             nn.ReLU(),
-            nn.Conv2d(4, 3, 2),
+            nn.ConvTranspose2d(4, 3, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(3, 3, 2, 2),
             nn.Flatten(),
             nn.ReLU(),
             nn.Linear(12, 2),
@@ -155,6 +157,7 @@ METHODS: Mapping[str, tuple[Any, str]] = {
     "unary": (lapilli.methods.Parallel(levels=4, coding="unary"), "loihi1"),
     "rate": (lapilli.methods.Rate(steps=7), "loihi1"),
     "rate per channel": (lapilli.methods.Rate(steps=6, initial="zero", per_channel=True), "loihi2"),
+    "sigma-delta": (lapilli.methods.SigmaDelta(levels=6, steps=3), "loihi2"),
 }
 """Every coding, each with a chip that has it."""
 

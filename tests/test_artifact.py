@@ -107,7 +107,7 @@ def test_reading_needs_no_torch(path: Path) -> None:
 
 def test_any_hdf5_tool_reads_it(path: Path) -> None:
     with h5py.File(path) as file:
-        assert file.attrs["format_version"] == 1
+        assert file.attrs["format_version"] == 2
         assert file.attrs["hash"].decode() == sample().hash
         connection = file["netlist/connections/0000"]
         assert connection.attrs["source"] == b"input"
@@ -205,7 +205,7 @@ def test_what_verify_refuses_names_the_file(path: Path) -> None:
 
 
 def test_the_inner_version_counts_too(path: Path) -> None:
-    forge(path, lambda record: record.update(format_version=2))
+    forge(path, lambda record: record.update(format_version=3))
     assert refusal(path).where == f"{path}:/format"
 
 

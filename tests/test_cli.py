@@ -188,6 +188,27 @@ def test_run_on_lava_gives_the_same_classes(run: Run, model: Path) -> None:
     assert lava["agreement"]["equal"] == 2
 
 
+def test_images_end_early_once_their_answer_is_clear(run: Run, small: Any, tmp_path: Path) -> None:
+    file = tmp_path / "m.h5"
+    assert run(*small, "--method", "rate", "--steps", 16, "-o", file).code == 0
+    arguments = ("run", file, "--data", "digits", "--limit", 30)
+    whole = run(*arguments, "--json").json
+    assert whole["early_stop"] is None
+    stopping = (*arguments, "--stop-margin", 0.02, "--stop-after", 3)
+    report = run(*stopping, "--json").json
+    stop = report["early_stop"]
+    assert 3 <= stop["least_steps"] < stop["mean_steps"] < stop["most_steps"] <= 16
+    assert report["events"]["synops_per_image"] < whole["events"]["synops_per_image"]
+    assert f"{stop['mean_steps']:.1f} ({stop['least_steps']} to " in run(*stopping).out
+    assert run(*arguments, "--stop-margin", -1).code == 2
+
+
+def test_networks_that_answer_at_once_do_not_end_early(run: Run, model: Path) -> None:
+    outcome = run("run", model, "--data", "digits", "--limit", 2, "--stop-margin", 1)
+    assert outcome.code == 2
+    assert "builds up over a window" in outcome.err
+
+
 def test_estimate_gives_bands_and_marks_what_is_modelled(run: Run, model: Path) -> None:
     arguments = ("estimate", model, "--data", "digits", "--limit", 5)
     report = run(*arguments, "--json").json

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import netlists
 import numpy as np
+import oracle_neurons
 import oracles
 import pytest
 from netlists import CODINGS, Coding
@@ -89,7 +90,7 @@ def test_population_that_nobody_listens_to_is_recorded_to_its_end() -> None:
     matrix = Dense(frozen(np.eye(4, dtype=np.int8)), shape, shape)
     unary = Window(netlists.integers(1), zero, zero, 6, "unary")
     populations = (
-        netlists.population("input", shape, Source(0, 9, False)),
+        netlists.population("input", shape, Source(0, 9, "first")),
         netlists.population("dead end", shape, unary),
         netlists.population("out", shape, Readout(zero, zero)),
     )
@@ -106,7 +107,7 @@ def at_the_edges(model: type[NeuronModel]) -> Netlist:
     shape, size = (8,), 8
     rng = np.random.default_rng(7)
     weights = frozen(rng.integers(-128, 128, (size, size)), np.int8)
-    top = oracles.TOP
+    top = oracle_neurons.TOP
     initial = netlists.integers([0, top, -top, 1, -1, top - 1, 5, -5])
     threshold = netlists.integers([1, top, top - 1, 3, 2**22, 1000, 2**20, 2])
     bias = netlists.integers([0, 1, -1, 70_000, -70_000, 0, top, -top])
@@ -117,7 +118,7 @@ def at_the_edges(model: type[NeuronModel]) -> Netlist:
     }[model]
     zero = netlists.integers(0)
     populations = (
-        netlists.population("input", shape, Source(-(2**15), 2**15, True)),
+        netlists.population("input", shape, Source(-(2**15), 2**15, "held")),
         netlists.population("edge", shape, neuron),
         netlists.population("out", shape, Readout(zero, zero)),
     )
@@ -140,7 +141,7 @@ def test_states_saturate_at_24_bits(
     worker = (sys.executable, SCRIPT, "unproven")
     trace = runner.run(netlist, inputs, record="states", worker=worker)
     assert_equal_to_the_oracle(trace, netlist, inputs)
-    top = oracles.TOP
+    top = oracle_neurons.TOP
     monkeypatch.setattr(oracles, "TOP", 2**62)
     free = oracles.simulate(netlist, inputs).states["edge"]
     assert free.min() < -top

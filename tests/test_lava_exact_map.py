@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import netlists
 import numpy as np
 import oracles
 import pytest
 
-from lapilli.compiler.linear import FORMS, Conv, Dense, Diagonal, LinearMap, Sparse, frozen
+from lapilli.compiler.linear import FORMS, Conv, ConvTransposed, Dense, LinearMap, frozen
 from lapilli.runtime.lava import exact_map
 from lapilli.runtime.lava.exact_map import ExactMap
 
@@ -36,7 +38,7 @@ def test_equals_nested_loops(form: type[LinearMap], largest: int) -> None:
         assert found.reshape(-1).tolist() == expected
 
 
-@pytest.mark.parametrize("form", [Conv, Dense, Sparse, Diagonal])
+@pytest.mark.parametrize("form", FORMS)
 def test_arithmetic_follows_the_step_that_is_largest(form: type[LinearMap]) -> None:
     """One map meets small and large spikes in turn, as a synapse does."""
     rng = np.random.default_rng(5)
@@ -46,6 +48,42 @@ def test_arithmetic_follows_the_step_that_is_largest(form: type[LinearMap]) -> N
         x = rng.integers(-largest, largest + 1, linear_map.in_shape)
         expected = oracles.mapped(found, 0, x.reshape(-1).tolist(), linear_map.out_size)
         assert exact(x).reshape(-1).tolist() == expected
+
+
+PAIRS = [(1, 1), (2, 3)]
+
+
+@pytest.mark.parametrize("form", [Conv, ConvTransposed])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("largest", [15, 2**23 - 1, 2**50])
+def test_every_geometry(form: type[Conv | ConvTransposed], groups: int, largest: int) -> None:
+    rng = np.random.default_rng(largest + groups)
+    geometries = itertools.product(PAIRS, [(0, 0), (1, 2), (-1, 1)], PAIRS, [(5, 4), (7, 9)])
+    for stride, padding, dilation, size in geometries:
+        weight = frozen(rng.integers(-128, 128, (4, 4 // groups, 3, 2)), np.int8)
+        linear_map = form(weight, (4, 5, 6), (4, *size), stride, padding, dilation, groups)
+        x = rng.integers(-largest, largest + 1, (4, 5, 6))
+        wired = oracles.synapses(linear_map)
+        expected = oracles.mapped(wired, 1, x.reshape(-1).tolist(), linear_map.out_size)
+        assert any(expected)
+        assert ExactMap(linear_map, 1)(x).reshape(-1).tolist() == expected
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_every_form_refuses_what_could_leave_64_bits(form: type[LinearMap], sign: int) -> None:
+    linear_map = netlists.random_map(np.random.default_rng(3), form, (2, 5, 5))
+    x = np.full(linear_map.in_shape, sign * 2**46)
+    wired = oracles.synapses(linear_map)
+    expected = oracles.mapped(wired, 0, x.reshape(-1).tolist(), linear_map.out_size)
+    assert any(expected)
+    assert ExactMap(linear_map)(x).reshape(-1).tolist() == expected
+    rows = [0] * linear_map.out_size
+    for target, _, weight in wired:
+        rows[target] += abs(weight)
+    beyond = next(e for e in range(20) if max(rows) << (46 + e) >= 2**63)
+    with pytest.raises(OverflowError, match="64 bits"):
+        ExactMap(linear_map, beyond)(x)
 
 
 @pytest.mark.parametrize("bits", [24, 53])

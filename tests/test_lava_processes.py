@@ -12,7 +12,7 @@ import lava_user as user
 import numpy as np
 import oracles
 import pytest
-from oracles import Neuron
+from oracle_neurons import Neuron
 
 from lapilli.compiler.linear import LinearMap
 from lapilli.compiler.neurons import MODELS, Readout, SoftResetIF, Window
@@ -81,8 +81,8 @@ def test_network_of_a_lava_user(seen: dict[str, Any]) -> None:
 @pytest.mark.lava
 def test_arguments_that_cannot_be(seen: dict[str, Any]) -> None:
     assert seen["refusals"] == [
-        "window >= 1 and offset >= 0; found 0 and 0",
-        "window >= 1 and offset >= 0; found 1 and -1",
+        "window >= 1, offset and gap >= 0; found 0, 0 and 0",
+        "window >= 1, offset and gap >= 0; found 1, -1 and 0",
         "parameters are integers; found float64",
         "5 unary spikes do not fit a window of 4 steps",
         "a spike carries 32 bits; found 2147483648",

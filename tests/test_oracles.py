@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import netlists
 import numpy as np
+import oracle_neurons
 import oracles
 import pytest
 from netlists import CODINGS, Coding
@@ -23,7 +24,7 @@ from lapilli.compiler.neurons import (
 from lapilli.compiler.numerics import signed_range
 from lapilli.runtime import reference
 
-TOP = oracles.TOP
+TOP = oracle_neurons.TOP
 SIZE = 4000
 
 
@@ -40,8 +41,8 @@ def parameters(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 BUILDERS: dict[str, Callable[[np.random.Generator], NeuronModel]] = {
-    "Source": lambda rng: Source(-7, 9, False),
-    "Source held": lambda rng: Source(-7, 9, True),
+    "Source": lambda rng: Source(-7, 9, "first"),
+    "Source held": lambda rng: Source(-7, 9, "held"),
     "SoftResetIF": lambda rng: SoftResetIF(*parameters(rng)),
     "Window graded": lambda rng: Window(*parameters(rng), 15, "graded"),
     "Window unary": lambda rng: Window(*parameters(rng), 5, "unary"),
@@ -58,7 +59,7 @@ def test_every_model_is_here() -> None:
 def test_neuron_step_at_the_edges_of_24_bits(name: str) -> None:
     rng = np.random.default_rng(11)
     model, steps = BUILDERS[name](rng), 5
-    naive = oracles.neurons(netlists.population("", (SIZE,), model))
+    naive = oracle_neurons.neurons(netlists.population("", (SIZE,), model))
     state = model.start((SIZE,))
     saturated = set()
     for local in range(3 * steps):
@@ -67,8 +68,8 @@ def test_neuron_step_at_the_edges_of_24_bits(name: str) -> None:
         pairs = zip(naive, drive.tolist(), strict=True)
         expected = [neuron.step(a, local % steps, steps) for neuron, a in pairs]
         assert spikes.tolist() == expected
-        assert state.v.tolist() == [neuron.v for neuron in naive]
-        saturated |= {-TOP, TOP - 1, TOP} & set(state.v.tolist())
+        assert state["v"].tolist() == [neuron.v for neuron in naive]
+        saturated |= {-TOP, TOP - 1, TOP} & set(state["v"].tolist())
     assert isinstance(model, Source) or -TOP in saturated
 
 

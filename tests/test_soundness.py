@@ -15,7 +15,7 @@ from lapilli.compiler.errors import ArtifactError
 from lapilli.compiler.linear import FORMS, frozen
 from lapilli.compiler.netlist import Netlist
 
-CONV, DIAGONAL, SPARSE, _, DENSE = range(5)
+CONV, DIAGONAL, SPARSE, _, UP, DENSE = range(6)
 INPUT, WINDOW, SOFT, _, OUT = range(5)
 
 
@@ -121,6 +121,21 @@ CONNECTIONS: list[tuple[Netlist, str, str]] = [
     (with_connection(CONV, stride=(2**15, 2**15)), "padding included", "is in range"),
     (with_connection(CONV, dilation=(1, 2**26)), "padding included", "is in range"),
     (with_connection(CONV, weight=frozen(np.full((4, 1, 3, 3), 2**40))), "weight", "is in range"),
+    (with_connection(UP, in_shape=(36,)), "/map", "shapes are (C, H, W)"),
+    (with_connection(UP, out_shape=(4, 3)), "/map", "shapes are (C, H, W)"),
+    (with_connection(UP, stride=(1, 0)), "/map/stride", "is in range"),
+    (with_connection(UP, dilation=(-1, 1)), "/map/dilation", "is in range"),
+    (with_connection(UP, padding=(0, 2**60)), "/map/padding", "is in range"),
+    (with_connection(UP, groups=0), "/map/groups", "is in range"),
+    (with_connection(UP, groups=3), "/map/groups", "groups divide the channels"),
+    (with_connection(UP, out_shape=(5, 3, 3)), "/map/groups", "groups divide the channels"),
+    (with_connection(UP, weight=ints(1)), "/map/weight", "is (C, O / groups, kH, kW)"),
+    (with_connection(UP, groups=1), "/map/weight", SIZE),
+    (with_connection(UP, in_shape=(6, 3, 3)), "/map/weight", SIZE),
+    (with_connection(UP, weight=frozen(np.ones((4, 2, 0, 1), np.int8))), "taps", "is in range"),
+    (with_connection(UP, stride=(2**13, 2**12)), "cut off included", "is in range"),
+    (with_connection(UP, dilation=(2**26, 1)), "cut off included", "is in range"),
+    (with_connection(UP, weight=frozen(np.full((4, 2, 2, 1), 2**40))), "weight", "is in range"),
     (with_connection(DIAGONAL, weight=ints(1, 2)), "/map/weight", "broadcasts to"),
     (with_connection(DIAGONAL, out_shape=(4, 3, 4)), "/map", SIZE),
     (with_connection(DENSE, weight=frozen(np.ones((36, 3), np.int8))), "/map/weight", SIZE),

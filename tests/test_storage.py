@@ -42,7 +42,7 @@ class Everything:
     neurons: tuple[Source, ...]
 
 
-SOURCE = Source(-1, 5, True)
+SOURCE = Source(-1, 5, "held")
 EVERYTHING = Everything(
     flag=True,
     count=-(2**63),
@@ -94,7 +94,7 @@ def test_a_new_class_needs_no_change_here(monkeypatch: pytest.MonkeyPatch) -> No
         thresholds: Array
 
     monkeypatch.setitem(storage.FAMILIES, NeuronModel, (*MODELS, Ladder))
-    ladder = Ladder(0, 1, True, np.array([1, 2, 3]))
+    ladder = Ladder(0, 1, "held", np.array([1, 2, 3]))
     written = encode(dataclasses.replace(EVERYTHING, neuron=ladder))
     back = decode(Everything, written, "x")
     assert isinstance(back.neuron, Ladder)
@@ -180,7 +180,7 @@ def test_missing_and_unknown_fields_are_named() -> None:
     inner = {**record(), "neuron": {"class": "Source", "low": 1}}
     with pytest.raises(ArtifactError) as caught:
         decode(Everything, inner, "file:")
-    assert caught.value.found == "missing ['high', 'hold'], unknown none"
+    assert caught.value.found == "missing ['high', 'timing'], unknown none"
 
 
 @pytest.mark.parametrize("hint", [bytes, Path, dict, tuple[bytes, ...]])

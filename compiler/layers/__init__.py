@@ -17,10 +17,12 @@ from lapilli.compiler.layers.pooling import ADAPTIVE_AVERAGE_POOL, AVERAGE_POOL,
 from lapilli.compiler.layers.rescale import BATCH_NORM
 from lapilli.compiler.layers.rule import LayerRule
 from lapilli.compiler.layers.shape import PAD, RESHAPE, SLICE, ZERO_PAD
+from lapilli.compiler.layers.transposed_convolution import CONV_TRANSPOSE
 from lapilli.compiler.layers.vanishing import DROPOUT, IDENTITY
 
 TABLE: tuple[LayerRule, ...] = (
     CONV2D,
+    CONV_TRANSPOSE,
     LINEAR,
     BATCH_NORM,
     RELU,

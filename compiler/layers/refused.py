@@ -41,7 +41,7 @@ _REMEDIES: dict[str, tuple[str, ...]] = {
     _JOIN: ("cat", "concat", "concatenate", "stack", "hstack", "vstack"),
     _SIZE: (
         *("interpolate", "upsample", "upsamplingnearest2d", "upsamplingbilinear2d"),
-        *("convtranspose2d", "conv_transpose2d", "pixelshuffle", "pixel_shuffle", "grid_sample"),
+        *("pixelshuffle", "pixel_shuffle", "grid_sample"),
     ),
     _DATA: ("item", "tolist", "numpy", "bool", "is_contiguous", "nonzero", "where"),
     _TYPE: ("half", "double", "bfloat16", "int", "long", "quantize", "type", "type_as"),

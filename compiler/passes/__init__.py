@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 from lapilli.compiler.errors import InputError
 from lapilli.compiler.passes.convert_parallel import Parallel, convert_parallel
 from lapilli.compiler.passes.convert_rate import Rate, convert_rate
+from lapilli.compiler.passes.convert_sigma_delta import SigmaDelta, convert_sigma_delta
 from lapilli.compiler.populations import PopulationGraph
 from lapilli.compiler.spiking import SpikingGraph
 
@@ -29,6 +30,7 @@ class Method:
 METHODS: dict[str, Method] = {
     "parallel": Method(Parallel, convert_parallel, "least-squares"),
     "rate": Method(Rate, convert_rate, "none"),
+    "sigma-delta": Method(SigmaDelta, convert_sigma_delta, "least-squares"),
 }
 
 

@@ -1,8 +1,8 @@
-"""Rate coding: every ReLU becomes an integrate-and-fire neuron with reset by subtraction.
+"""Rate coding: every ReLU becomes an integrate-and-fire neuron.
 
 Source: Rueckauer et al. 2016 (arXiv 1612.04052): percentile normalisation of weights and biases,
-analog input. The normalisation W~ = W lambda_in / lambda_out, b~ = b / lambda_out is carried by
-the spike amplitude lambda_in and the threshold lambda_out.
+analog input, reset by subtraction or to zero. The normalisation W~ = W lambda_in / lambda_out,
+b~ = b / lambda_out is carried by the spike amplitude lambda_in and the threshold lambda_out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lapilli.compiler.passes.options import (
     help_text,
 )
 from lapilli.compiler.populations import PopulationGraph
-from lapilli.compiler.spiking import SpikingGraph, SpikingPopulation, readout
+from lapilli.compiler.spiking import Model, SpikingGraph, SpikingPopulation, readout
 
 if TYPE_CHECKING:
     from lapilli.compiler.calibrate import Ranges
@@ -43,6 +43,14 @@ class Rate:
         default="half",
         metadata=help_text("membrane at the start: half the threshold, or zero", ("half", "zero")),
     )
+    reset: Literal["subtract", "zero"] = field(
+        default="subtract",
+        metadata=help_text(
+            "what a spike takes: the threshold, or all charge (Loihi's stock neuron; the membrane "
+            "then starts at zero)",
+            ("subtract", "zero"),
+        ),
+    )
     per_channel: bool = field(
         default=False, metadata=help_text("one threshold per channel of a feature map")
     )
@@ -53,12 +61,21 @@ class Rate:
         check_range("percentile", self.percentile, 50, 100)
         check_choice("over", self.over, ("all", "positive"))
         check_choice("initial", self.initial, ("half", "zero"))
+        check_choice("reset", self.reset, ("subtract", "zero"))
         check_flag("per_channel", self.per_channel)
         check_count("input_bits", self.input_bits, 2, 16)
 
 
 def convert_rate(graph: PopulationGraph, ranges: Ranges, options: Rate) -> SpikingGraph:
-    """Soft-reset neurons whose rate over options.steps steps stands for the activity."""
+    """Neurons whose rate over options.steps steps stands for the activity.
+
+    A reset to zero loses what a spike leaves above the threshold, on average a part of the rate
+    that more steps do not bring back (Rueckauer et al. 2016, equation 6), and it needs a membrane
+    that starts at zero: half a threshold would come back in the first spike only.
+    """
+    subtract = options.reset == "subtract"
+    model: Model = "soft_reset_if" if subtract else "hard_reset_if"
+    half = 0.5 if options.initial == "half" and subtract else 0.0
     populations = []
     for p in graph.populations:
         if p.role == "input":
@@ -76,10 +93,9 @@ def convert_rate(graph: PopulationGraph, ranges: Ranges, options: Rate) -> Spiki
             over=options.over,
             levels=options.steps,
         )
-        half = 0.5 if options.initial == "half" else 0.0
         rate = frozen(clip / options.steps)
         populations.append(
-            SpikingPopulation(p.name, p.shape, "soft_reset_if", clip, half, clip, rate, p.bias)
+            SpikingPopulation(p.name, p.shape, model, clip, half, clip, rate, p.bias)
         )
     return SpikingGraph(
         tuple(populations),
@@ -87,5 +103,5 @@ def convert_rate(graph: PopulationGraph, ranges: Ranges, options: Rate) -> Spiki
         steps=options.steps,
         levels=options.steps,
         sending="unary",
-        hold=True,
+        timing="held",
     )

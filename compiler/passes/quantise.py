@@ -29,9 +29,11 @@ from lapilli.compiler.linear import (
 from lapilli.compiler.netlist import Connection, Netlist, Population, connection_bounds
 from lapilli.compiler.neurons import (
     STATE_BITS,
+    HardResetIF,
     Interval,
     NeuronModel,
     Readout,
+    SigmaDelta,
     SoftResetIF,
     Source,
     Window,
@@ -44,6 +46,12 @@ from lapilli.compiler.numerics import (
     shift_left,
     signed_range,
     smallest_integer,
+)
+from lapilli.compiler.passes.thresholds import (
+    divisible,
+    integer_threshold,
+    occupied,
+    state_limits,
 )
 from lapilli.compiler.schedule import schedule
 from lapilli.compiler.spiking import SpikingConnection, SpikingGraph, SpikingPopulation
@@ -100,7 +108,7 @@ def quantise(graph: SpikingGraph, profile: Profile) -> Netlist:
 
 
 def _source(graph: SpikingGraph, p: SpikingPopulation) -> Population:
-    neuron = Source(p.low, p.high, graph.hold)
+    neuron = Source(p.low, p.high, graph.timing)
     value, rate = (frozen(along_channels(s, p.shape)) for s in (p.amplitude, p.count_scale))
     return Population(p.name, p.shape, neuron, value, rate, 0, 0)
 
@@ -198,7 +206,7 @@ def _fitted(
     shared = profile.features.threshold_sharing.value == "population" or p.model == "readout"
     bits = profile.limits.weight_bits
     top = signed_range(int(bits.value) if bits else WEIGHT_BITS)[1]
-    states = signed_range(min(int(profile.limits.state_bits.value), STATE_BITS))
+    states = state_limits(p.model, profile)
     threshold = np.zeros(()) if p.model == "readout" else p.threshold
     silent = _total([d.largest(graph.steps) for d in drives]) <= FAINT * threshold
     for drive in drives:
@@ -209,6 +217,10 @@ def _fitted(
         # One threshold for all: the channels' scales are folded into the weights.
         return np.asarray(p.threshold * np.max(unit / p.threshold)) if shared else unit
 
+    def tried(unit: Array, exponents: list[int]) -> _Trial:
+        exact = divisible(unit, p.threshold, p.model, profile)
+        return _trial(graph, p, drives, exact, exponents, profile)
+
     def fine(unit: Array, exponents: list[int], error: float) -> Array:
         errors = [(unit * 2.0**e * noise) ** 2 for e, noise in zip(exponents, noises, strict=True)]
         return np.asarray(np.sqrt(_total(errors)) <= error * threshold)
@@ -216,19 +228,21 @@ def _fitted(
     floor = alike(_smallest_unit(graph, p))
     peaks = [drive.peaks() for drive in drives]
     relative = _relative_exponents(peaks)
-    for shift in range(MAX_EXPONENT - max(relative), -max(relative) - 1, -1):
+    allowed = profile.limits.weight_exponent_max
+    largest = min(MAX_EXPONENT, int(allowed.value)) if allowed else MAX_EXPONENT
+    for shift in range(largest - max(relative), -max(relative) - 1, -1):
         exponents = [max(e + shift, 0) for e in relative]
         full = [k / (top * 2.0**e) for k, e in zip(peaks, exponents, strict=True)]
         unit = alike(np.maximum(np.max(np.broadcast_arrays(*full), axis=0), SMALLEST))
         # A channel whose weights are small beside its threshold need not hold the others back.
         if ((unit >= floor) | fine(floor, exponents, NEGLIGIBLE) | silent).all():
-            trial = _trial(graph, p, drives, np.maximum(unit, floor), exponents, states)
+            trial = tried(np.maximum(unit, floor), exponents)
             if not trial.overflow.any():
                 return trial
     coarsest = unit * top / signed_range(LEAST_BITS)[1]
     unit = np.maximum(unit, floor)
     while True:
-        trial = _trial(graph, p, drives, unit, exponents, states)
+        trial = tried(unit, exponents)
         if not trial.overflow.any():
             return trial
         unit = unit * np.where(trial.overflow.any() if shared else trial.overflow, 2.0, 1.0)
@@ -255,7 +269,8 @@ def _smallest_unit(graph: SpikingGraph, p: SpikingPopulation) -> Array:
     bias = np.broadcast_to(np.abs(p.bias), p.shape).reshape(p.shape[0], -1).max(axis=1)
     if p.model == "readout":
         return np.asarray(bias / BEYOND)  # the proof does the rest
-    most = graph.levels + 1 if p.model == "window" else 2  # a larger bias is cut, see `_neuron`
+    stepwise = p.model in ("soft_reset_if", "hard_reset_if")
+    most = 2 if stepwise else graph.levels + 1  # a larger bias is cut, see `_neuron`
     parameters = 2.0 * p.threshold + np.minimum(bias, most * p.threshold)
     return np.asarray(parameters / 2.0**PARAMETER_BITS)
 
@@ -277,7 +292,7 @@ def _trial(
     drives: list[_Drive],
     unit: Array,
     exponents: list[int],
-    states: tuple[int, int],
+    profile: Profile,
 ) -> _Trial:
     """Population p in units of `unit`, () or (C,), with its proven reach."""
     connections = []
@@ -288,9 +303,8 @@ def _trial(
         step, total = _plus(step, one, exponent), _plus(total, whole, exponent)
         c = drive.connection
         connections.append(Connection(c.source, c.target, linear, exponent, 0, frozen(scale)))
-    neuron = _neuron(graph, p, along_channels(unit, p.shape), step, total)
+    neuron = _neuron(graph, p, along_channels(unit, p.shape), step, total, profile)
     reach = neuron.reach(step, total, graph.steps)
-    low, high = (np.broadcast_to(bound, p.shape).reshape(p.shape[0], -1) for bound in reach)
     state_scale = unit / (graph.steps if graph.hold and p.model == "readout" else 1)
     population = Population(
         p.name,
@@ -298,9 +312,12 @@ def _trial(
         neuron,
         frozen(along_channels(np.asarray(state_scale), p.shape)),
         frozen(along_channels(p.count_scale, p.shape)),
-        int(low.min()),
-        int(high.max()),
+        int(reach.low.min()),
+        int(reach.high.max()),
     )
+    states = state_limits(p.model, profile)
+    held = occupied(neuron, step, total, graph.steps, profile)
+    low, high = (np.broadcast_to(bound, p.shape).reshape(p.shape[0], -1) for bound in held)
     overflow = np.asarray(((low < states[0]) | (high > states[1])).any(axis=1))
     return _Trial(population, tuple(connections), overflow)
 
@@ -313,7 +330,12 @@ def _plus(sum_: Interval, bounds: Interval, exponent: int) -> Interval:
 
 
 def _neuron(
-    graph: SpikingGraph, p: SpikingPopulation, unit: Array, step: Interval, total: Interval
+    graph: SpikingGraph,
+    p: SpikingPopulation,
+    unit: Array,
+    step: Interval,
+    total: Interval,
+    profile: Profile,
 ) -> NeuronModel:
     """The neuron in units of `unit`, which broadcasts to the population's shape."""
     zero = frozen(0, np.int64)
@@ -323,18 +345,22 @@ def _neuron(
     ratio = along_channels(p.threshold, p.shape) / unit
     if np.ptp(ratio) <= 1e-9 * ratio.max():  # equal but for float rounding: one threshold
         ratio = np.asarray(ratio.flat[0])
-    threshold = frozen(np.maximum(half_up(ratio), 1))
+    threshold = frozen(integer_threshold(ratio, p.model, profile))
     # floor(theta / 2) makes floor((u + v0) / theta) round u / theta half up, for odd theta too.
     initial = frozen(round_down(threshold * p.initial))
     # What no drive can make good changes no spike: a bias beyond that is cut, and fits.
-    if p.model == "window":
+    if p.model in ("window", "sigma_delta"):
         lowest = -initial - np.maximum(total.high, 0)
         highest = threshold * graph.levels - initial - np.minimum(total.low, 0)
         bias = _integer_between(p.bias / unit, lowest, highest)
+        if p.model == "sigma_delta":
+            return SigmaDelta(threshold, bias, initial, graph.levels)
         return Window(threshold, bias, initial, graph.levels, graph.sending)
     lowest = -np.maximum(step.high, 0)
     highest = threshold - np.minimum(step.low, 0)
-    return SoftResetIF(threshold, _integer_between(p.bias / unit, lowest, highest), initial)
+    bias = _integer_between(p.bias / unit, lowest, highest)
+    model = HardResetIF if p.model == "hard_reset_if" else SoftResetIF
+    return model(threshold, bias, initial)
 
 
 def _integer_between(values: Array, low: Int64Array, high: Int64Array) -> Array:
@@ -345,7 +371,5 @@ def _with_delays(netlist: Netlist) -> Netlist:
     plan = schedule(netlist.populations, netlist.connections, netlist.steps)
     return replace(
         netlist,
-        connections=tuple(
-            replace(c, delay=plan.delay(c.source, c.target)) for c in netlist.connections
-        ),
+        connections=tuple(replace(c, delay=plan.delay(c)) for c in netlist.connections),
     )

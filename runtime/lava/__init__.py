@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lapilli.runtime.lava.processes import Readout as Readout
+    from lapilli.runtime.lava.processes import SigmaDelta as SigmaDelta
     from lapilli.runtime.lava.processes import SoftResetIF as SoftResetIF
     from lapilli.runtime.lava.processes import Source as Source
     from lapilli.runtime.lava.processes import Synapse as Synapse
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from lapilli.runtime.lava.runner import run as run
 
 _HOMES = {
-    **dict.fromkeys(("Readout", "SoftResetIF", "Source", "Synapse", "Window"), "processes"),
+    **dict.fromkeys(
+        ("Readout", "SigmaDelta", "SoftResetIF", "Source", "Synapse", "Window"), "processes"
+    ),
     "run": "runner",
 }
-__all__ = ["Readout", "SoftResetIF", "Source", "Synapse", "Window", "run"]
+__all__ = ["Readout", "SigmaDelta", "SoftResetIF", "Source", "Synapse", "Window", "run"]
 
 
 def __getattr__(name: str) -> object:

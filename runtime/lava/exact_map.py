@@ -12,7 +12,15 @@ from typing import final
 
 import numpy as np
 
-from lapilli.compiler.linear import Array, Conv, Dense, Diagonal, LinearMap, Sparse
+from lapilli.compiler.linear import (
+    Array,
+    Conv,
+    ConvTransposed,
+    Dense,
+    Diagonal,
+    LinearMap,
+    Sparse,
+)
 from lapilli.compiler.numerics import FLOAT32_EXACT, FLOAT64_EXACT, Int64Array, shift_left
 
 _Apply = Callable[[Array], Array]
@@ -55,6 +63,19 @@ class ExactMap:
         return shift_left(total.astype(np.int64, copy=False), self.exponent)
 
 
+@final
+class FloatMap:
+    """y = (map . x) * 2**exponent in float64, for one array x (*map.in_shape); any real weights."""
+
+    def __init__(self, linear_map: LinearMap, exponent: int = 0):
+        self.map, self.exponent = linear_map, exponent
+        self._apply = _FORMS[type(linear_map)](linear_map, np.float64)
+
+    def __call__(self, x: Array) -> Array:
+        """Map x."""
+        return self._apply(x.astype(np.float64)) * 2.0**self.exponent
+
+
 def _arithmetic(bound: int) -> _Arithmetic:
     if bound <= FLOAT32_EXACT:
         return np.float32
@@ -73,6 +94,7 @@ def _sparse(linear_map: LinearMap, dtype: _Arithmetic) -> _Apply:
 
 _FORMS: dict[type[LinearMap], Callable[[LinearMap, _Arithmetic], _Apply]] = {
     Conv: _batched,
+    ConvTransposed: _batched,
     Dense: _batched,
     Diagonal: _batched,
     Sparse: _sparse,

@@ -21,11 +21,13 @@ import numpy as np
 from lapilli.compiler.linear import Array, Shape
 from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.neurons import Readout, Source
+from lapilli.runtime.lava.clock import COLUMNS, empty_table
 from lapilli.runtime.trace import Record
 
 NETLIST, INPUTS, JOB, LOG = "netlist.h5", "inputs.npy", "job.json", "log"
 """What the runner leaves for the worker, and where the worker's output goes."""
 _STATUS = "status.npy"
+_STOPS = "stops.npy"
 _FAILURE = "failure.json"
 
 
@@ -110,6 +112,7 @@ class Journal:
     def __init__(self, directory: Path, netlist: Netlist, record: Record, images: int):
         self.directory = directory
         self.names = process_names(netlist)
+        self.images = images
         self.recordings = recordings(netlist, record, images)
 
     @property
@@ -122,6 +125,16 @@ class Journal:
         _mapped(self.directory / _STATUS, "w+", np.int64, (len(self.names), len(_Column)))
         for recording in self.recordings:
             _mapped(self.directory / recording.file, "w+", recording.dtype, recording.shape)
+        stops = _mapped(self.directory / _STOPS, "w+", np.int64, (self.images, COLUMNS))
+        stops[:] = empty_table(self.images)
+
+    def stops(self) -> Array:
+        """The table of early stopping, see `clock`; unused without."""
+        return _mapped(self.directory / _STOPS, "r+")
+
+    def finish(self, steps: int) -> None:
+        """Call every process done with all steps: there is nothing left to do in them."""
+        _mapped(self.directory / _STATUS, "r+")[:, _Column.DONE] = steps
 
     def watches(self) -> list[Watch]:
         """For every process the place where it reports, in the order of `process_names`."""

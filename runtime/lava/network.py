@@ -18,12 +18,14 @@ from lapilli.compiler.neurons import NeuronModel
 from lapilli.compiler.numerics import Int64Array
 from lapilli.compiler.schedule import schedule
 from lapilli.runtime.lava import processes
+from lapilli.runtime.lava.clock import Clock
 from lapilli.runtime.lava.processes import Observer, Recorder
 
 PROCESSES: dict[type[NeuronModel], type[AbstractProcess]] = {
     neurons.Source: processes.Source,
     neurons.SoftResetIF: processes.SoftResetIF,
     neurons.Window: processes.Window,
+    neurons.SigmaDelta: processes.SigmaDelta,
     neurons.Readout: processes.Readout,
 }
 """The process of every neuron model; its keywords are the model's fields. Total over `MODELS`."""
@@ -34,11 +36,12 @@ def build(
     inputs: Int64Array,
     observers: Sequence[Observer],
     arrays: Mapping[str, dict[str, Array]],
+    times: Mapping[str, Clock],
 ) -> list[AbstractProcess]:
     """Connected processes: of the populations, then of the connections, in the netlist's order.
 
-    inputs: (N, *input shape). observers: one per process, in that order; arrays: what each
-    population records, by kind (see `Recorder`).
+    inputs: as `reference.run` takes them. observers: one per process, in that order; arrays: what
+    each population records, by kind (see `Recorder`); times: the clock of each population.
     """
     follow = iter(observers)
     plan = schedule(netlist.populations, netlist.connections, netlist.steps)
@@ -49,6 +52,8 @@ def build(
             **_parameters(p, inputs),
             window=netlist.steps,
             offset=plan.first[p.name],
+            gap=plan.gap,
+            clock=times[p.name],
             name=p.name,
             observer=next(follow),
             recorder=Recorder(arrays[p.name], netlist.steps, lag),
@@ -73,5 +78,5 @@ def build(
 
 def _parameters(p: Population, inputs: Int64Array) -> dict[str, Any]:
     if isinstance(p.neuron, neurons.Source):
-        return {**vars(p.neuron), "inputs": inputs.reshape(len(inputs), *p.shape)}
+        return {**vars(p.neuron), "inputs": inputs}
     return {**vars(p.neuron), "shape": p.shape}

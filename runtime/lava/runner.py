@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -29,7 +29,9 @@ from lapilli.compiler.errors import BackendError
 from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.numerics import Int64Array
 from lapilli.compiler.schedule import schedule
+from lapilli.runtime.early_stop import StopRule
 from lapilli.runtime.lava import process_group
+from lapilli.runtime.lava.clock import until_stopped
 from lapilli.runtime.lava.journal import INPUTS, JOB, LOG, NETLIST, Journal, Status
 from lapilli.runtime.trace import Progress, Record, Trace, real_outputs
 
@@ -61,13 +63,15 @@ def run(
     progress: Progress | None = None,
     timeout_s: float | None = None,
     stall_s: float | None = None,
+    stop: StopRule | None = None,
     worker: Sequence[str] = WORKER,
 ) -> Trace:
     """Execute a netlist on Lava, all images streaming through; `progress` counts steps.
 
-    inputs: (N, *input shape) integers. timeout_s, stall_s: seconds; by default far above what a
-    slow machine needs. worker: the command that runs a job directory. Raises BackendError where
-    Lava is missing, fails, or exceeds a limit. Events are not counted: the reference engine does.
+    inputs: integers, as `reference.run` takes them. timeout_s, stall_s: seconds; by default far
+    above what a slow machine needs. worker: the command that runs a job directory. Raises
+    BackendError where Lava is missing, fails, or exceeds a limit. Events are not counted: the
+    reference engine does. stop: end each image once its answer is clear, and begin the next one.
     """
     if not installed():
         raise BackendError(
@@ -84,10 +88,14 @@ def run(
     )
     inputs = np.ascontiguousarray(inputs, np.int64)
     with tempfile.TemporaryDirectory(prefix="lapilli-lava-", ignore_cleanup_errors=True) as name:
+        kept = record
+        if stop is not None and record in ("outputs", "counts"):
+            record = "spikes"  # from which counts follow: who sends does not know yet who stops
         journal = Journal(Path(name), netlist, record, len(inputs))
-        _prepare(journal, netlist, inputs, record)
+        _prepare(journal, netlist, inputs, record, stop)
         _supervise(journal, worker, limits, steps_to_run(netlist, len(inputs)), progress)
-        return _trace(journal, netlist)
+        trace = _trace(journal, netlist)
+        return trace if stop is None else _until_stopped(trace, journal, netlist, kept)
 
 
 def installed() -> bool:
@@ -101,7 +109,7 @@ def steps_to_run(netlist: Netlist, images: int) -> int:
     """Steps until every population has sent its last spike of the last image."""
     plan = schedule(netlist.populations, netlist.connections, netlist.steps)
     # The schedule ends with the readouts; a population that nobody listens to may end later.
-    last = max(plan.sends.values()) + images * netlist.steps
+    last = max(plan.sends.values()) + (images - 1) * plan.interval + netlist.steps
     return max(plan.total_steps(images), last)
 
 
@@ -115,7 +123,9 @@ def default_limits(netlist: Netlist, images: int) -> Limits:
     return Limits(timeout_s=timeout_s, stall_s=start_s + step_s)
 
 
-def _prepare(journal: Journal, netlist: Netlist, inputs: Int64Array, record: Record) -> None:
+def _prepare(
+    journal: Journal, netlist: Netlist, inputs: Int64Array, record: Record, stop: StopRule | None
+) -> None:
     _check_room(journal.directory, journal.bytes + inputs.nbytes)
     if _SHARED_MEMORY.is_dir():
         _check_room(_SHARED_MEMORY, _channel_bytes(netlist))
@@ -132,7 +142,8 @@ def _prepare(journal: Journal, netlist: Netlist, inputs: Int64Array, record: Rec
     artifact.write(journal.directory / NETLIST, Artifact(netlist, provenance))
     np.save(journal.directory / INPUTS, inputs, allow_pickle=False)
     steps = steps_to_run(netlist, len(inputs))
-    job = {"record": record, "steps": steps, "runner": os.getpid()}
+    rule = None if stop is None else asdict(stop)
+    job = {"record": record, "steps": steps, "runner": os.getpid(), "stop": rule}
     (journal.directory / JOB).write_text(json.dumps(job), "utf-8")
     journal.create()
 
@@ -276,4 +287,24 @@ def _trace(journal: Journal, netlist: Netlist) -> Trace:
         kept["readouts"],
         kept["spikes"],
         kept["states"],
+    )
+
+
+def _until_stopped(trace: Trace, journal: Journal, netlist: Netlist, record: Record) -> Trace:
+    """What belongs to the steps that each image ran; those before the readout ran ahead of it."""
+    stopped = np.array(journal.stops()[:, 0])
+    cut = {
+        kind: {
+            name: until_stopped(values, stopped, netlist[name].shape)
+            for name, values in getattr(trace, kind).items()
+        }
+        for kind in ("spikes", "states")
+    }
+    return replace(
+        trace,
+        outputs=real_outputs(netlist, trace.readouts, stopped),
+        counts={name: spikes.sum(1, dtype=np.int64) for name, spikes in cut["spikes"].items()},
+        spikes=cut["spikes"] if record in ("spikes", "states") else {},
+        states=cut["states"],
+        stopped=stopped,
     )

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
@@ -26,7 +26,9 @@ from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
 
 from lapilli.compiler import artifact
+from lapilli.runtime.early_stop import StopRule
 from lapilli.runtime.lava import network
+from lapilli.runtime.lava.clock import UNKNOWN, clocks
 from lapilli.runtime.lava.journal import INPUTS, JOB, NETLIST, Journal, report_failure
 from lapilli.runtime.trace import Record
 
@@ -35,32 +37,44 @@ CHANNEL_DEPTH = 2
 _POLL_S = 0.05
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Run the job in the directory that `arguments` names."""
+Work = Callable[[Path, Record, int, "StopRule | None"], None]
+"""Does a job: its directory, what to record, the steps after which every process has to be done,
+and when images end before that."""
+
+
+def main(arguments: Sequence[str], work: Work | None = None) -> None:
+    """Run the job in the directory that `arguments` names; `work` replaces our own processes."""
     directory = Path(arguments[0])
     job = json.loads((directory / JOB).read_text("utf-8"))
     threading.Thread(target=_end_with, args=(job["runner"], directory), daemon=True).start()
     sys.excepthook = functools.partial(_failed, directory)
-    _run(directory, job["record"], job["steps"])
+    stop = None if job["stop"] is None else StopRule(**job["stop"])
+    (work or _run)(directory, job["record"], job["steps"], stop)
 
 
-def _run(directory: Path, record: Record, steps: int) -> None:
+def _run(directory: Path, record: Record, steps: int, stop: StopRule | None) -> None:
     netlist = artifact.read(directory / NETLIST).netlist
     inputs = np.load(directory / INPUTS, mmap_mode="r", allow_pickle=False)
     journal = Journal(directory, netlist, record, len(inputs))
     arrays = {p.name: journal.arrays(p.name) for p in netlist.populations}
-    first = network.build(netlist, inputs, journal.watches(), arrays)[0]
-    first.run(
-        RunSteps(steps, blocking=False),
-        Loihi2SimCfg(select_tag="fixed_pt"),
-        {"pypy_channel_size": CHANNEL_DEPTH},
-    )
-    _follow(journal, steps)
-    first.wait()
+    table = None if stop is None else journal.stops()
+    times = clocks(netlist, stop, table)
+    first = network.build(netlist, inputs, journal.watches(), arrays, times)[0]
+    done, stretch = 0, steps if stop is None else netlist.steps
+    while done < steps and (table is None or (table[:, 0] == UNKNOWN).any()):
+        done = min(done + stretch, steps)
+        first.run(
+            RunSteps(stretch, blocking=False),
+            Loihi2SimCfg(select_tag="fixed_pt"),
+            {"pypy_channel_size": CHANNEL_DEPTH},
+        )
+        follow(journal, done)
+        first.wait()
+    journal.finish(steps)
     first.stop()
 
 
-def _follow(journal: Journal, steps: int) -> None:
+def follow(journal: Journal, steps: int) -> None:
     """Return when every process has done its last step; a process that dies ends the run."""
     processes = multiprocessing.active_children()
     while (status := journal.status()) and any(row.done < steps for row in status):

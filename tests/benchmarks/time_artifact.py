@@ -34,7 +34,7 @@ def chain(layers: int, width: int) -> Artifact:
     rng = np.random.default_rng(0)
     window = Window(integers(1000), integers(0), integers(500), 4, "graded")
     readout = Readout(integers(0), integers(0))
-    models: list[NeuronModel] = [Source(0, 1, False), *[window] * (layers - 1), readout]
+    models: list[NeuronModel] = [Source(0, 1, "first"), *[window] * (layers - 1), readout]
     one, shape = frozen(1.0), (width,)
     populations = [
         Population(f"layer{i}", shape, model, one, one, 0, 0) for i, model in enumerate(models)

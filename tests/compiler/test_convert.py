@@ -22,6 +22,7 @@ from lapilli.compiler.passes import METHODS, method_of
 from lapilli.compiler.passes.conversion import clip_values, input_population
 from lapilli.compiler.passes.convert_parallel import Parallel
 from lapilli.compiler.passes.convert_rate import Rate
+from lapilli.compiler.passes.convert_sigma_delta import SigmaDelta
 from lapilli.compiler.passes.legalise import legalise
 from lapilli.compiler.passes.options import check_range
 from lapilli.compiler.populations import Population, PopulationGraph
@@ -225,7 +226,7 @@ def test_i1_3_counts_are_those_of_the_quantised_activation(options: Parallel) ->
     graph, ranges, images = prepared("vectors")
     spiking = METHODS["parallel"].convert(graph, ranges, options)
     assert spiking.steps == (1 if options.coding == "graded" else 5)
-    assert (spiking.levels, spiking.sending, spiking.hold) == (5, options.coding, False)
+    assert (spiking.levels, spiking.sending, spiking.timing) == (5, options.coding, "first")
     values: dict[str, Array] = {}
     for p, s in zip(graph.populations, spiking.populations, strict=True):
         if p.role == "input":
@@ -344,6 +345,12 @@ REFUSED: list[tuple[type[Any], str, Any, str]] = [
     (Rate, "initial", "full", "half, zero"),
     (Rate, "per_channel", 1, "True, False"),
     (Rate, "input_bits", 8.0, "whole numbers 2..16"),
+    (SigmaDelta, "levels", 256, "whole numbers 1..255"),
+    (SigmaDelta, "clip", "max", "least-error, percentile"),
+    (SigmaDelta, "percentile", 49.9, "50..100"),
+    (SigmaDelta, "per_channel", "yes", "True, False"),
+    (SigmaDelta, "input_bits", 1, "whole numbers 2..16"),
+    (SigmaDelta, "steps", 0, "whole numbers 1..65535"),
 ]
 
 
@@ -388,7 +395,9 @@ def test_a_method_is_chosen_by_its_options() -> None:
     error = caught.value
     assert (error.where, error.found) == ("method", "str")
     assert error.rule == "a method is chosen by its options object"
-    assert error.allowed == "lapilli.methods.Parallel, lapilli.methods.Rate"
+    assert error.allowed == ", ".join(
+        f"lapilli.methods.{name}" for name in ("Parallel", "Rate", "SigmaDelta")
+    )
     assert "lapilli.methods.Parallel(levels=8)" in error.remedy
 
 

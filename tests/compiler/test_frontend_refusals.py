@@ -42,7 +42,6 @@ MODULES: dict[str, nn.Module] = {
     "Hardswish": nn.Hardswish(),
     "Tanh": nn.Tanh(),
     "Sigmoid": nn.Sigmoid(),
-    "ConvTranspose2d": nn.ConvTranspose2d(4, 4, 2, 2),
     "Upsample": nn.Upsample(scale_factor=2),
     "PixelShuffle": nn.PixelShuffle(2),
     "LayerNorm": nn.LayerNorm([4, 6, 6]),

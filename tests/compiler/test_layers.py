@@ -23,13 +23,14 @@ from lapilli.compiler.ir import Input, Node
 from lapilli.compiler.layers import MEANING, TABLE, known
 from lapilli.compiler.layers.pooling import AveragePool
 from lapilli.compiler.layers.rule import LayerRule
-from lapilli.compiler.linear import Conv, Sparse
+from lapilli.compiler.linear import Conv, ConvTransposed, Sparse
 
 Call = Callable[[Any], Any]
 IMAGE, VECTOR = (2, 6, 5), (6,)
 KERNELS = torch.linspace(-1, 1, 72).reshape(2, 4, 3, 3)
 MATRIX = torch.linspace(-1, 1, 24).reshape(3, 8)
 MEANS, VARIANCES = torch.linspace(-1, 1, 4), torch.linspace(0.5, 2, 4)
+UP = torch.linspace(-1, 1, 32).reshape(4, 2, 2, 2)
 PLANE = torch.linspace(-1, 1, 30).reshape(1, 6, 5)
 
 # Calls on what a convolution makes, (N, 4, 6, 5).
@@ -47,6 +48,21 @@ ON_IMAGES: dict[str, list[Call | nn.Module]] = {
         lambda x: F.conv2d(x, KERNELS, torch.ones(2), 2, (1, 0), 2),
         lambda x: F.conv2d(x, weight=KERNELS[:, :2], padding="same", groups=2),
         lambda x: F.conv2d(input=x, weight=KERNELS, stride=(2,), padding="valid"),
+    ],
+    "torch.nn.ConvTranspose2d": [
+        nn.ConvTranspose2d(4, 6, 2, 2),
+        nn.ConvTranspose2d(4, 6, (3, 2), (2, 3), (1, 0), (1, 2), groups=2, dilation=(1, 2)),
+        nn.ConvTranspose2d(4, 4, 3, padding=2, groups=4, bias=False),
+        nn.Sequential(nn.ConvTranspose2d(4, 2, 4, 2, 1), nn.BatchNorm2d(2)),
+        Net(lambda m, x: m.up(x, output_size=(12, 10)), up=nn.ConvTranspose2d(4, 3, 3, 2, 1)),
+        nn.Sequential(nn.ConvTranspose2d(4, 3, 1, 2, 3, 1), nn.ZeroPad2d((1, -1, 0, 2))),
+    ],
+    "torch.nn.functional.conv_transpose2d": [
+        lambda x: F.conv_transpose2d(x, KERNELS.transpose(0, 1)),
+        lambda x: F.conv_transpose2d(x, KERNELS.reshape(4, 2, 3, 3), torch.ones(4), 2, 1, 1, 2),
+        lambda x: F.conv_transpose2d(
+            input=x, weight=KERNELS.reshape(4, 2, 3, 3), output_padding=(0, 1), dilation=(1, 2)
+        ),
     ],
     "torch.nn.BatchNorm2d": [nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False, momentum=None)],
     "torch.nn.functional.batch_norm": [
@@ -226,6 +242,21 @@ ON_VECTORS: dict[str, list[Call | nn.Module]] = {
         lambda x: F.linear(x, MATRIX),
         lambda x: F.linear(x, MATRIX, bias=torch.ones(3)),
     ],
+    "torch.nn.ConvTranspose1d": [
+        nn.Sequential(nn.Unflatten(1, (2, 4)), nn.ConvTranspose1d(2, 3, 3, 2, 1, 1)),
+        nn.Sequential(
+            nn.Unflatten(1, (4, 2)),
+            nn.ConvTranspose1d(4, 4, 2, dilation=3, groups=2, bias=False),
+            nn.BatchNorm1d(4),
+            nn.ConvTranspose1d(4, 2, 2, (2,)),
+        ),
+    ],
+    "torch.nn.functional.conv_transpose1d": [
+        lambda x: F.conv_transpose1d(x.reshape(-1, 4, 2), MATRIX.reshape(4, 2, 3), None, 3, 1, 2),
+        lambda x: F.conv_transpose1d(
+            x.unsqueeze(1), MATRIX.reshape(1, 4, 6), torch.ones(4), dilation=(2,), padding=(1,)
+        ),
+    ],
     "torch.nn.BatchNorm1d": [
         nn.BatchNorm1d(8),
         nn.Sequential(nn.Unflatten(1, (2, 4)), nn.BatchNorm1d(2)),
@@ -372,6 +403,21 @@ def test_adaptive_pooling_to_every_size(size: int) -> None:
         (lambda x: x[:, 1:], Conv, "Conv 3x4x1x1"),
         (lambda x: F.pad(x, (1, 1, 1, 1)), Conv, "Conv 4x1x1x1 padding 1 groups 4"),
         (lambda x: F.pad(x, (0, 0, 0, 0, 1, 1)), Conv, "Conv 6x4x1x1"),
+        (
+            lambda x: F.conv_transpose2d(x, UP, None, 2),
+            ConvTransposed,
+            "ConvTransposed 4x2x2x2 stride 2",
+        ),
+        (
+            lambda x: F.conv_transpose2d(x, UP)[:, :, 1:-1, 2:] / 2,
+            ConvTransposed,
+            "ConvTransposed 4x2x2x2 padding (1, 2)",
+        ),
+        (
+            lambda x: F.conv_transpose1d(x.flatten(2), UP.flatten(2), None, 2),
+            ConvTransposed,
+            "ConvTransposed 4x2x1x4 stride (1, 2)",
+        ),
         (lambda x: x.flatten(1)[:, ::2], Sparse, "Sparse 72x144 with 72 synapses"),
     ],
 )

@@ -9,6 +9,7 @@ import numpy as np
 import oracles
 import pytest
 import random_maps
+import scipy.sparse as sp
 import torch
 import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from lapilli.compiler.linear import (
     FORMS,
     Array,
     Conv,
+    ConvTransposed,
     Dense,
     Diagonal,
     LinearMap,
@@ -109,6 +111,44 @@ def test_convolution_is_that_of_torch(
     assert np.array_equal(m.apply(x.numpy()), expected)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 1)])
+@pytest.mark.parametrize("padding", [(0, 0), (1, 2)])
+@pytest.mark.parametrize(("stride", "more"), [((1, 1), (0, 0)), ((2, 3), (1, 2)), ((3, 2), (0, 1))])
+def test_transposed_convolution_is_that_of_torch(
+    stride: tuple[int, int],
+    more: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> None:
+    rng = np.random.default_rng(1)
+    x = torch.tensor(rng.integers(-9, 10, (2, 4, 5, 4)).astype(np.float64))
+    weight = random_maps.weights(rng, (4, 8 // groups, 3, 2))
+    expected = F.conv_transpose2d(
+        x, torch.tensor(weight), None, stride, padding, more, groups, dilation
+    ).numpy()
+    out_shape = expected.shape[1:]
+    m = ConvTransposed(weight, (4, 5, 4), out_shape, stride, padding, dilation, groups)
+    assert np.array_equal(m.apply(x.numpy()), expected)
+
+
+def test_a_transposed_convolution_may_miss_its_output_altogether() -> None:
+    weight = frozen(np.ones((1, 1, 1, 1)))
+    x = np.arange(1.0, 5).reshape(1, 1, 2, 2)
+    apply = torch.tensor(x)
+    for padding, expected in (
+        ((6, 6), [[0, 0], [0, 0]]),
+        ((-5, -5), [[0, 0], [0, 0]]),
+        ((1, -1), [[0, 3], [0, 0]]),
+    ):
+        m = ConvTransposed(weight, (1, 2, 2), (1, 2, 2), padding=padding)
+        assert m.apply(x)[0, 0].tolist() == expected
+        assert TorchMap(m, torch.float64, torch.device("cpu"))(apply)[0, 0].tolist() == expected
+        assert (m.to_sparse() @ x.reshape(-1)).reshape(2, 2).tolist() == expected
+        assert m.synapses == m.dense_macs == m.to_sparse().count_nonzero()
+
+
 def test_a_convolution_may_read_beyond_the_input_altogether() -> None:
     weight = frozen(np.ones((1, 1, 1, 1)))
     before = Conv(weight, (1, 4, 4), (1, 2, 2), padding=(6, 6))
@@ -173,8 +213,11 @@ def test_row_sums_bound_what_each_output_can_receive(form: type[LinearMap], seed
 def test_row_peaks_are_the_largest_weights(form: type[LinearMap], seed: int) -> None:
     m, _ = sample(form, seed)
     peaks = np.broadcast_to(m.row_peaks(), m.out_shape)
-    if isinstance(m, Conv):  # per channel, whether or not a border hides the weight
-        expected = abs(m.weight).reshape(m.out_shape[0], -1).max(axis=1)
+    if isinstance(m, (Conv, ConvTransposed)):  # per channel, also where a border hides the weight
+        channels = m.weight
+        if isinstance(m, ConvTransposed):  # (C, O / groups, ...): outputs are not first
+            channels = m.weight.reshape(m.groups, -1, *m.weight.shape[1:]).swapaxes(1, 2)
+        expected = abs(channels).reshape(m.out_shape[0], -1).max(axis=1)
         assert np.array_equal(peaks, np.broadcast_to(expected[:, None, None], m.out_shape))
     else:
         assert np.array_equal(peaks.reshape(-1), abs(matrix(m)).max(axis=1))
@@ -208,14 +251,14 @@ def test_identity_changes_nothing() -> None:
 
 def test_a_stored_zero_is_no_synapse() -> None:
     """Weights that `quantise` rounds to zero stay in the matrix, but cost nothing."""
-    m = Sparse.from_matrix(linear.sp.csr_matrix([[3.0, 0.0], [0.4, 5.0]]), (2,), (2,))
+    m = Sparse.from_matrix(sp.csr_matrix([[3.0, 0.0], [0.4, 5.0]]), (2,), (2,))
     rounded = m.with_weight(np.array([3, 0, 5]))
     assert rounded.fan_out().tolist() == [1, 1]
     assert (rounded.synapses, rounded.dense_macs) == (2, 3)
 
 
 def test_sparse_is_canonical() -> None:
-    unsorted = linear.sp.csr_matrix(([5.0, 0.0, 1.0, 2.0], ([0, 0, 0, 0], [2, 1, 0, 0])), (2, 3))
+    unsorted = sp.csr_matrix(([5.0, 0.0, 1.0, 2.0], ([0, 0, 0, 0], [2, 1, 0, 0])), (2, 3))
     m = Sparse.from_matrix(unsorted, (3,), (2,))
     assert (m.weight.tolist(), m.columns.tolist(), m.starts.tolist()) == ([3, 5], [0, 2], [0, 2, 2])
     assert unsorted.nnz == 3  # the caller's own matrix is left as it was
@@ -242,7 +285,9 @@ def test_maps_introduce_themselves() -> None:
     assert plain.pretty() == "Conv 8x2x3x1"
     other = Conv(weight, (4, 9, 9), (8, 3, 5), (2, 2), (1, 0), (1, 3), 2)
     assert other.pretty() == "Conv 8x2x3x1 stride 2 padding (1, 0) dilation (1, 3) groups 2"
+    up = ConvTransposed(weight, (8, 4, 4), (4, 7, 5), (2, 1), (1, 1), groups=2)
+    assert up.pretty() == "ConvTransposed 8x2x3x1 stride (2, 1) padding 1 groups 2"
     assert Dense(random_maps.weights(rng, (3, 4)), (4,), (3,)).pretty() == "Dense 3x4"
     assert identity((2,)).pretty() == "Diagonal"
-    sparse = Sparse.from_matrix(linear.sp.identity(3, format="csr"), (3,), (3,))
+    sparse = Sparse.from_matrix(sp.identity(3, format="csr"), (3,), (3,))
     assert sparse.pretty() == "Sparse 3x3 with 3 synapses"

@@ -39,7 +39,7 @@ def sample(neuron: NeuronModel | None = None, steps: int = 3) -> Netlist:
     return proven(
         Netlist(
             (
-                population("in", (2,), Source(-4, 7, False)),
+                population("in", (2,), Source(-4, 7, "first")),
                 population("a", (2,), middle),
                 population("b", (2,), middle),
                 population("out", (3,), Readout(integers(0), integers([1, 2, 3]))),
@@ -85,8 +85,8 @@ def reordered(netlist: Netlist, *order: int) -> Netlist:
 SAMPLE = sample()
 ENDS = "there is an input, a readout and at least one step"
 DRIVEN = "the input comes first and every other population is driven"
-EARLIER = "connections come from earlier populations that spike"
-SIGNS = "weights are integers, delay and exponent not negative"
+EARLIER = "connections come from earlier populations that spike, or from the population itself"
+SIGNS = "weights are integers, delays and exponent not negative"
 THRESHOLDS = "thresholds are positive and fit the state"
 LEVELS = "a window sends all its spikes before the next one ends"
 STATES = "every reachable state fits 24 bits"
@@ -119,7 +119,7 @@ BROKEN: dict[str, tuple[Netlist, str, str, str, str]] = {
     ),
     "two inputs": (
         dataclasses.replace(
-            SAMPLE, populations=(*SAMPLE.populations, population("late", (2,), Source(0, 1, True)))
+            SAMPLE, populations=(*SAMPLE.populations, population("late", (2,), Source(0, 1, "held")))
         ),
         "late", DRIVEN, "population 4, Source, 0 connections", "none into the input",
     ),
@@ -135,7 +135,7 @@ BROKEN: dict[str, tuple[Netlist, str, str, str, str]] = {
     ),
     "a source that comes later": (
         with_connection(SAMPLE, 0, source="b"),
-        "b -> a", EARLIER, "b", "in",
+        "b -> a", EARLIER, "b", "in, a",
     ),
     "a source that does not exist": (
         with_connection(SAMPLE, 2, source="c"),
@@ -171,19 +171,19 @@ BROKEN: dict[str, tuple[Netlist, str, str, str, str]] = {
     ),
     "float weights": (
         with_connection(SAMPLE, 1, map=dense(np.eye(2), np.float64)),
-        "a -> b", SIGNS, "float64, delay 0, exponent 2", "signed integers",
+        "a -> b", SIGNS, "float64, delay 0 of which 0 synaptic, exponent 2", "signed integers",
     ),
     "unsigned weights": (
         with_connection(SAMPLE, 1, map=dense(np.eye(2), np.uint8)),
-        "a -> b", SIGNS, "uint8, delay 0, exponent 2", "signed integers",
+        "a -> b", SIGNS, "uint8, delay 0 of which 0 synaptic, exponent 2", "signed integers",
     ),
     "a negative exponent": (
         with_connection(SAMPLE, 1, exponent=-1),
-        "a -> b", SIGNS, "int8, delay 0, exponent -1", "signed integers",
+        "a -> b", SIGNS, "int8, delay 0 of which 0 synaptic, exponent -1", "signed integers",
     ),
     "a negative delay": (
         with_connection(SAMPLE, 1, delay=-1),
-        "a -> b", SIGNS, "int8, delay -1, exponent 2", "signed integers",
+        "a -> b", SIGNS, "int8, delay -1 of which 0 synaptic, exponent 2", "signed integers",
     ),
     "a delay too many": (
         with_connection(SAMPLE, 3, delay=4),
@@ -285,7 +285,7 @@ BEYOND: dict[str, tuple[Netlist, Profile, str, str, str, str, str]] = {
         proven(
             Netlist(
                 (
-                    population("in", (2, 2), Source(0, 3, False)),
+                    population("in", (2, 2), Source(0, 3, "first")),
                     population("a", (2, 2), window([[5, 6], [7, 7]])),
                     population("out", (4,), Readout(integers(0), integers(0))),
                 ),

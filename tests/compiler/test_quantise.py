@@ -164,7 +164,11 @@ def test_models_and_their_parameters_follow_the_spiking_graph(coding: str) -> No
     assert netlist.steps == graph.steps == {"graded": 1, "unary": 6, "rate": 12}[coding]
     source, *middle, last = (p.neuron for p in netlist.populations)
     assert isinstance(source, Source)
-    assert (source.low, source.high, source.hold) == (0, 255, coding == "rate")
+    assert (source.low, source.high, source.timing) == (
+        0,
+        255,
+        "held" if coding == "rate" else "first",
+    )
     assert isinstance(last, Readout)
     for neuron in middle:
         if coding == "rate":
@@ -243,7 +247,7 @@ def layer(
         steps=steps or 1,
         levels=steps or levels,
         sending="unary" if hold else "graded",
-        hold=hold,
+        timing="held" if hold else "first",
     )
 
 

@@ -176,7 +176,9 @@ def test_large_payloads_keep_their_value(hold: bool) -> None:
     """16-bit inputs do not fit the 16-bit type in which most spikes are kept."""
     rng = np.random.default_rng(7)
     netlist = netlists.random_netlist(rng, "rate" if hold else "graded")
-    source = dataclasses.replace(netlist.populations[0], neuron=Source(-65535, 65535, hold))
+    source = dataclasses.replace(
+        netlist.populations[0], neuron=Source(-65535, 65535, "held" if hold else "first")
+    )
     wide = dataclasses.replace(netlist, populations=(source, *netlist.populations[1:]))
     inputs = netlists.random_inputs(rng, wide, 2)
     trace = reference.run(wide, inputs, record="spikes")

@@ -1,0 +1,442 @@
+"""From a `.net` file of lava-dl to a netlist with exactly the spikes that netx gives.
+
+One population per layer, named like "layer1.dense"; connections carry the weights that netx really
+runs, delays become synaptic delays. A window is one sample: every neuron starts it at rest, as
+netx's do with `reset_interval` (sigma-delta neurons, which netx does not reset, start as they are
+in netx when the first input reaches them). docs/netx.md says what is equal to what.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import final
+
+import numpy as np
+
+from lapilli.compiler import artifact
+from lapilli.compiler.errors import InputError, LapilliError
+from lapilli.compiler.linear import Array, Conv, Dense, LinearMap, Shape, Sparse, frozen, identity
+from lapilli.compiler.netlist import Connection, Netlist, Population, connection_bounds
+from lapilli.compiler.netx_file import read_netx, refuse
+from lapilli.compiler.netx_layers import Cuba, Layer, Notes, Sdnn, layers
+from lapilli.compiler.netx_weights import effective, scaled_up, truncated
+from lapilli.compiler.neurons import (
+    LIF,
+    STATE_BITS,
+    Interval,
+    LavaDelta,
+    LavaSigmaDelta,
+    NeuronModel,
+    Readout,
+    Source,
+)
+from lapilli.compiler.numerics import Int64Array, shift_left, signed_range, smallest_integer
+from lapilli.compiler.schedule import schedule
+from lapilli.compiler.soundness import MAX_STEPS
+from lapilli.hardware_profiles import Profile
+
+DEFAULT_STEPS = 64
+UNIT = 6
+"""Binary places of weights, thresholds and biases in a file."""
+SPIKE_EXP, STATE_EXP = 6, 6
+"""netx's defaults for sigma-delta neurons; thresholds and biases are shifted by their sum."""
+BIAS_BITS = 16
+LIF_INPUT = (-(2**15), 2**15 - 1)
+DELTA_INPUT = (-(2**11 - 1), 2**11 - 1)
+"""What the first layer's neurons may be fed where there are some: Lava's a_in; 24-bit activity."""
+MAX_NOTES = 3500
+
+
+def import_netx(
+    path: str | os.PathLike[str],
+    *,
+    steps: int = DEFAULT_STEPS,
+    profile: Profile,
+    input_range: tuple[int, int] | None = None,
+) -> artifact.Artifact:
+    """The artifact of a `.net` file; inputs are (N, steps, *shape), as netx's own, channels first.
+
+    steps: of one sample. profile: the chip whose limits are reported in `provenance.notes`, with
+    all that netx runs otherwise than the file says. input_range: what the first layer's neurons
+    are fed at most, where the file gives the input neurons; the narrower, the tighter the proofs.
+    Raises InputError that names layer and key, NetlistError where a state cannot be proven to fit.
+    """
+    from importlib.metadata import version
+
+    if not 1 <= steps <= MAX_STEPS:
+        raise InputError(
+            "steps",
+            "a sample has a usual length",
+            found=steps,
+            allowed=f"1..{MAX_STEPS}",
+            remedy="Give the number of time steps of one sample.",
+        )
+    file = read_netx(path)
+    found, notes = layers(file)
+    netlist = _Builder(file.path, steps, notes, input_range).build(found)
+    netlist.verify()
+    try:
+        netlist.verify(profile)
+    except LapilliError as error:
+        notes.append(f"{profile.name}: {error}")
+    provenance = artifact.Provenance(
+        lapilli_version=version("lapilli"),
+        torch_version="",
+        method="netx-import",
+        options={"steps": steps, "file_sha256": file.digest},
+        profile=profile.name,
+        calibration_hash="",
+        calibration_samples=0,
+        ann_macs={},
+        notes="\n".join(notes)[:MAX_NOTES],
+    )
+    return artifact.Artifact(netlist, provenance)
+
+
+@final
+@dataclass
+class _Builder:
+    """Adds populations one by one, each with its proven reach."""
+
+    path: str
+    steps: int
+    notes: Notes
+    input_range: tuple[int, int] | None
+    populations: list[Population] = field(default_factory=list)
+    connections: list[Connection] = field(default_factory=list)
+    awake: dict[str, list[Array]] = field(default_factory=dict)
+    """Spikes of each population in the steps of netx before its window begins."""
+    given: int = 0
+    """1 if the file gives neurons for the input: they see the input a step earlier than others."""
+
+    def build(self, found: tuple[Layer, ...]) -> Netlist:
+        computing = [layer for layer in found if layer.kind != "input"]
+        inputs = [layer for layer in found if layer.kind == "input"]
+        if inputs not in ([], [found[0]]) or not computing:
+            rule = "one input comes first, if any, and a layer that computes"
+            kinds = ", ".join(layer.name for layer in found) or "no layer"
+            raise refuse(self.path, rule, kinds, "input, then dense, dense_rec, conv")
+        self._input(inputs[0] if inputs else None, computing[0])
+        for layer in computing:
+            self._layer(layer, last=layer is computing[-1])
+        if not isinstance(self.populations[-1].neuron, Readout):
+            self._count_spikes()
+        return self._netlist()
+
+    def _netlist(self) -> Netlist:
+        netlist = Netlist(tuple(self.populations), tuple(self.connections), self.steps)
+        plan = schedule(netlist.populations, netlist.connections, self.steps)
+        joined = tuple(replace(c, delay=plan.delay(c)) for c in self.connections)
+        return replace(netlist, connections=joined)
+
+    def _input(self, layer: Layer | None, first: Layer) -> None:
+        neuron = None if layer is None else layer.neuron
+        low, high = 0, 1
+        if neuron is not None:
+            low, high = self._range(LIF_INPUT if isinstance(neuron, Cuba) else DELTA_INPUT)
+        shape = layer.shape if layer is not None else (first.weight.shape[1],)
+        if layer is None and first.kind == "conv":
+            rule = "the shape of the input is given where a convolution comes first"
+            raise refuse(first.where, rule, "no input layer", "layer 0 of type input")
+        source = Source(low, high, "train")
+        self.populations.append(Population("input", shape, source, _ONE, _ONE, 0, 0))
+        self.awake["input"] = []
+        if layer is None or neuron is None:
+            return
+        self.given = 1
+        entry = replace(identity(shape), weight=frozen(1, np.int8))
+        self.connections.append(Connection("input", layer.name, entry, 0, 0, _ONE))
+        if isinstance(neuron, Cuba):
+            self._add(layer, _lif(neuron, np.zeros((), np.int64)))
+        else:
+            threshold = frozen(neuron.threshold, np.int64)
+            self._add(layer, LavaDelta(threshold, low, high, SPIKE_EXP, STATE_EXP))
+
+    def _range(self, widest: tuple[int, int]) -> tuple[int, int]:
+        given = widest if self.input_range is None else self.input_range
+        if not widest[0] <= given[0] <= given[1] <= widest[1]:
+            raise InputError(
+                "input range",
+                "the input fits the neurons that it feeds",
+                found=f"{given[0]}..{given[1]}",
+                allowed=f"{widest[0]}..{widest[1]}",
+                remedy="Narrow it.",
+            )
+        return given
+
+    def _layer(self, layer: Layer, *, last: bool) -> None:
+        before = self.populations[-1]
+        assert layer.neuron is not None
+        self._check_joint(layer, before)
+        for c in self._synapses(layer, before):
+            self.connections.append(c)
+        if isinstance(layer.neuron, Cuba):
+            neuron = _lif(layer.neuron, self._lif_bias(layer))
+            integrator = self._integrator(layer, neuron) if last else None
+            self._add(layer, integrator or neuron)
+            return
+        if not layer.neuron.sigma:
+            self._add(layer, self._sigma_delta(layer, layer.neuron))
+            return
+        if layer.bias is not None or not last or layer.recurrent is not None:
+            rule = "neurons with sigma_output end the network, without bias or recurrence"
+            raise refuse(layer.where, rule, "a bias, recurrence or a layer behind", "none of them")
+        zero = frozen(0, np.int64)
+        self._add(layer, Readout(zero, frozen(self._awake_drive(layer).sum(0), np.int64)))
+
+    def _check_joint(self, layer: Layer, before: Population) -> None:
+        first = isinstance(before.neuron, Source)
+        if layer.geometry is not None:
+            self._check_conv(layer, before.shape)
+        elif not first and len(before.shape) != (3 if layer.flatten else 1):
+            rule = "a flatten layer stands between 3-D spikes and a dense layer, and only there"
+            raise refuse(layer.where, rule, f"{before.name} {before.shape}", "flatten before it")
+        elif layer.weight.shape[1] != before.size:
+            found = f"{layer.weight.shape[1]} inputs, {before.name} has {before.size}"
+            raise refuse(f"{layer.where}/weight", "weights fit the layer before", found, "as many")
+        binary = first or isinstance(before.neuron, LIF)
+        if layer.recurrent is not None and isinstance(layer.neuron, Sdnn) and binary:
+            rule = "recurrent sigma-delta layers receive graded spikes, or netx cuts theirs to 1"
+            raise refuse(layer.where, rule, f"{before.name} sends 0 or 1", "an SDNN layer before")
+
+    def _check_conv(self, layer: Layer, shape: Shape) -> None:
+        g = layer.geometry
+        assert g is not None
+        outputs, per_group = layer.weight.shape[:2]
+        if len(shape) != 3 or per_group * g.groups != shape[0] or outputs % g.groups:
+            found = f"weight {layer.weight.shape} in {g.groups} groups on {shape}"
+            raise refuse(f"{layer.where}/weight", "weights fit the layer before", found, shape)
+        sizes = tuple(
+            (shape[a + 1] + 2 * g.padding[a] - g.dilation[a] * (layer.weight.shape[a + 2] - 1) - 1)
+            // g.stride[a]
+            + 1
+            for a in (0, 1)
+        )
+        if layer.shape != (outputs, *sizes):
+            rule = "the shape follows from the layer before"
+            raise refuse(f"{layer.where}/shape", rule, layer.shape, (outputs, *sizes))
+
+    def _synapses(self, layer: Layer, before: Population) -> list[Connection]:
+        if layer.geometry is not None:
+            g = layer.geometry
+            geometry = (g.stride, g.padding, g.dilation, g.groups)
+            weight, exponent = _shared_exponent(layer.weight)
+            conv = Conv(frozen(weight), before.shape, layer.shape, *geometry)
+            return [_connection(before.name, layer.name, conv, exponent)]
+        matrices = self._dense_weights(layer)
+        senders = [(before.name, before.shape)]
+        if layer.recurrent is not None:
+            senders.append((layer.name, layer.shape))
+        delays = np.zeros((), np.int64) if layer.delay is None else layer.delay
+        return [
+            _connection(name, layer.name, _matrix_map(part, shape, layer.shape), exponent, late)
+            for (name, shape), matrix in zip(senders, matrices, strict=True)
+            for late in sorted({int(d) for d in np.unique(delays)})
+            for part, exponent in [_shared_exponent(np.where(delays == late, matrix, 0))]
+            if part.any() or (delays.size == 1 and name != layer.name)
+        ]
+
+    def _dense_weights(self, layer: Layer) -> list[Int64Array]:
+        """The matrices that netx runs, and a note where they are not the file's."""
+        own = [layer.weight] if layer.recurrent is None else [layer.weight, layer.recurrent]
+        whole = np.hstack(own)
+        if not whole.any():
+            self.notes.append(f"{layer.name}: all weights are 0, on which netx itself fails")
+            return own
+        scaled = scaled_up(whole)
+        columns = layer.weight.shape[1]
+        stored = [scaled.weight[:, :columns], scaled.weight[:, columns:]][: len(own)]
+        # netx forgets the exponent where a recurrent layer has delays.
+        up = 0 if len(own) == 2 and layer.delay is not None else scaled.up
+        run = []
+        for key, theirs, weight in zip(("weight", "weight_rec"), own, stored, strict=False):
+            found = effective(truncated(weight, scaled.bits), up)
+            if found is None:
+                rule = "netx runs weights that are whole; here it cuts sums, not weights"
+                low, high = int(theirs.min()), int(theirs.max())
+                remedy = "Add an unused input with a positive weight."
+                where = f"{layer.where}/{key}"
+                raise refuse(where, rule, f"{low}..{high}", "a positive weight, too", remedy)
+            changed = np.argwhere(found != theirs)
+            if len(changed):
+                at = tuple(changed[0])
+                self.notes.append(
+                    f"{layer.name}: netx runs {len(changed)} of {theirs.size} values of {key} "
+                    f"otherwise than the file says, {theirs[at]} as {found[at]} for example"
+                )
+            run.append(found)
+        return run
+
+    def _lif_bias(self, layer: Layer) -> Int64Array:
+        bias = np.zeros((), np.int64) if layer.bias is None else layer.bias
+        wrapped = (bias + 2 ** (BIAS_BITS - 1)) % 2**BIAS_BITS - 2 ** (BIAS_BITS - 1)
+        changed = int(np.count_nonzero(wrapped != bias))
+        if changed:
+            self.notes.append(f"{layer.name}: netx keeps {BIAS_BITS} bits of a bias: {changed} wrap")
+        return wrapped
+
+    def _integrator(self, layer: Layer, neuron: LIF) -> Readout | None:
+        """What a last layer that only adds up is: a readout, if it is proven never to fire."""
+        scaled = frozen(shift_left(neuron.bias, UNIT))
+        zero = frozen(0, np.int64)
+        whole = (neuron.current_decay, neuron.voltage_decay)
+        readouts = {(4096, 0): Readout(scaled, zero), (0, 4096): Readout(zero, scaled)}
+        if whole not in readouts or layer.recurrent is not None:
+            return None
+        step, total = self._bounds(layer)
+        reach = neuron.reach(step, total, self.steps)
+        top = signed_range(STATE_BITS)[1]
+        fires = min(int(neuron.threshold.min()) << UNIT, top)
+        if int(reach.high.max()) > fires or int(reach.low.min()) <= -top:
+            return None
+        self.notes.append(f"{layer.name}: never fires; the output is its membrane")
+        self.connections = [
+            replace(c, exponent=c.exponent + UNIT) if c.target == layer.name else c
+            for c in self.connections
+        ]
+        return readouts[whole]
+
+    def _bounds(self, layer: Layer) -> tuple[Interval, Interval]:
+        """Bounds of one step's drive, and of its sum over any start of a window."""
+        nothing = np.zeros((), np.int64)
+        bounds = [Interval(nothing, nothing), Interval(nothing, nothing)]
+        known = {p.name: p.neuron for p in self.populations}
+        for c in (c for c in self.connections if c.target == layer.name):
+            sender = known[c.source]
+            for i, sent in enumerate((sender.payload(), sender.window_total(self.steps))):
+                more = connection_bounds(c, sent, layer.shape)
+                bounds[i] = Interval(bounds[i].low + more.low, bounds[i].high + more.high)
+        return bounds[0], bounds[1]
+
+    def _sigma_delta(self, layer: Layer, neuron: Sdnn) -> LavaSigmaDelta:
+        bias = np.zeros((), np.int64) if layer.bias is None else layer.bias
+        scaled = shift_left(bias, SPIKE_EXP + STATE_EXP)
+        top = signed_range(STATE_BITS)[1]
+        # Activities have 24 bits, too.
+        limits = (min(-int(scaled.min()), 0) - top, top - max(int(scaled.max()), 0))
+        limits = (max(limits[0], -top), max(limits[1], 0))
+        model = LavaSigmaDelta(
+            *(frozen(values, np.int64) for values in (neuron.threshold, bias, 0, 0, 0)),
+            *(*limits, SPIKE_EXP, STATE_EXP, "relu"),
+        )
+        model = self._started(layer, model)
+        if layer.recurrent is not None:
+            bounds = limits
+        else:
+            total = self._bounds(layer)[1]
+            low = int(np.min(model.initial + np.minimum(total.low, 0)))
+            high = int(np.max(model.initial + np.maximum(total.high, 0)))
+            bounds = (min(low, 0), max(high, 0))
+        if bounds[0] < limits[0] or bounds[1] > limits[1] or layer.recurrent is not None:
+            self.notes.append(
+                f"{layer.name}: its membrane is not proven to fit {STATE_BITS} bits and saturates "
+                "there, which it does not in netx; a narrower input range helps"
+            )
+        low, high = max(bounds[0], limits[0]), min(bounds[1], limits[1])
+        return replace(model, low=low, high=high)
+
+    def _started(self, layer: Layer, model: LavaSigmaDelta) -> LavaSigmaDelta:
+        """The model with the state in which netx's is when the first input reaches it."""
+        state = model.start(layer.shape)
+        for drive in self._awake_drive(layer):
+            state, _ = model.step(state, drive, 1, self.steps)
+        names = {"initial": "v", "activity": "act", "residue": "residue"}
+        return replace(model, **{key: _compact(state[name]) for key, name in names.items()})
+
+    def _awake_drive(self, layer: Layer) -> Array:
+        """What a layer receives in the steps of netx before its window, (steps, *shape)."""
+        depth = len(self.populations) - self.given
+        drives = np.zeros((depth, *layer.shape), np.int64)
+        for c in self.connections:
+            if c.target == layer.name and c.source in self.awake:
+                for at, spikes in enumerate(self.awake[c.source]):
+                    arrival = at + 1 + c.synaptic_delay
+                    if arrival < depth:
+                        reached = c.map.apply(spikes[np.newaxis].astype(np.int64))[0]
+                        drives[arrival] += shift_left(reached.reshape(layer.shape), c.exponent)
+        return drives
+
+    def _add(self, layer: Layer, neuron: NeuronModel) -> None:
+        drives = self._awake_drive(layer)
+        # As it would run on: before a window only LIF neurons and biased ones are awake.
+        state, spikes = neuron.start(layer.shape), []
+        for drive in drives:
+            state, sent = neuron.step(state, drive, 1, self.steps)
+            spikes.append(sent)
+        late = [c for c in self.connections if c.target == layer.name and c.synaptic_delay]
+        if late and any(sent.any() for sent in self.awake[late[0].source]):
+            self.notes.append(
+                f"{layer.name}: spikes that biases cause before a sample's first step arrive "
+                "within it in netx, because of delays, and are left out here"
+            )
+        self.awake[layer.name] = spikes
+        scales = _SCALES[type(neuron), isinstance(layer.neuron, Cuba)]
+        states, counts = (frozen(2.0**-places) for places in scales)
+        added = Population(layer.name, layer.shape, neuron, states, counts, 0, 0)
+        self.populations.append(added)
+        self._prove()
+
+    def _prove(self) -> None:
+        netlist = Netlist(tuple(self.populations), tuple(self.connections), self.steps)
+        last = self.populations[-1]
+        low, high = netlist.reach(last.name)
+        self.populations[-1] = replace(last, state_low=low, state_high=high)
+
+    def _count_spikes(self) -> None:
+        last = self.populations[-1]
+        if isinstance(last.neuron, LIF) and last.state_high <= int(last.neuron.threshold.min()) << 6:
+            self.notes.append(f"{last.name}: never fires; the output counts no spikes")
+        ones = replace(identity(last.shape), weight=frozen(1, np.int8))
+        self.connections.append(Connection(last.name, "output", ones, 0, 0, _ONE))
+        zero = frozen(0, np.int64)
+        counts = Population(
+            *("output", last.shape, Readout(zero, zero), last.count_scale, _ONE, 0, 0)
+        )
+        self.populations.append(counts)
+        self._prove()
+
+
+_ONE = frozen(1.0)
+_SCALES: dict[tuple[type[NeuronModel], bool], tuple[int, int]] = {
+    (LIF, True): (2 * UNIT, 0),
+    (Readout, True): (2 * UNIT, 0),
+    (LavaDelta, False): (UNIT + SPIKE_EXP + STATE_EXP, UNIT + SPIKE_EXP),
+    (LavaSigmaDelta, False): (UNIT + SPIKE_EXP + STATE_EXP, UNIT + SPIKE_EXP),
+    (Readout, False): (UNIT + SPIKE_EXP + STATE_EXP, 0),
+}
+"""Binary places of v and of spikes, by model and whether the layer's neurons are CUBA."""
+
+
+def _lif(neuron: Cuba, bias: Int64Array) -> LIF:
+    threshold = frozen(neuron.threshold, np.int64)
+    return LIF(threshold, _compact(bias), neuron.current_decay, neuron.voltage_decay)
+
+
+def _compact(values: Array) -> Array:
+    """One number where all are the same."""
+    same = values.size and (values == values.flat[0]).all()
+    return frozen(values.flat[0] if same else values, np.int64)
+
+
+def _connection(
+    source: str, target: str, linear_map: LinearMap, exponent: int, late: int = 0
+) -> Connection:
+    scale = frozen(2.0 ** (exponent - UNIT))
+    return Connection(source, target, linear_map, exponent, late, scale, late)
+
+
+def _matrix_map(weight: Array, in_shape: Shape, out_shape: Shape) -> LinearMap:
+    dense = Dense(frozen(weight), in_shape, out_shape)
+    if 2 * np.count_nonzero(weight) >= weight.size:
+        return dense
+    return Sparse.from_matrix(dense.to_sparse(), in_shape, out_shape)
+
+
+def _shared_exponent(weight: Array) -> tuple[Array, int]:
+    """The weights with the power of two that all of them share taken out, and that power."""
+    exponent = 0
+    while weight.any() and not (weight % 2).any():
+        weight, exponent = weight // 2, exponent + 1
+    return smallest_integer(weight), exponent
+

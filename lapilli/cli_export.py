@@ -1,0 +1,95 @@
+"""`lapilli export`: a compiled network in the formats of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lapilli import terminal
+from lapilli.compiler.errors import InputError
+
+if TYPE_CHECKING:
+    from lapilli.compiler.artifact import Artifact
+
+Report = dict[str, Any]
+Exporter = Callable[["Artifact", Path, "str | None"], Report]
+"""Writes the network into the file, for the profile if one is given; what to tell of it.
+
+Values of the report are shown as they are, a list one item per line.
+"""
+
+
+def _loihi(artifact: Artifact, path: Path, profile: str | None) -> Report:
+    from lapilli.compiler import loihi_export
+    from lapilli.compiler.mapping import place
+    from lapilli.hardware_profiles import load
+
+    chip = load(profile or artifact.provenance.profile)
+    placement = place(artifact.netlist, chip)
+    loihi_export.write(path, artifact, placement, chip)
+    return {
+        "profile": chip.name,
+        "cores": len(placement.cores),
+        "chips": placement.chips,
+        "notice": loihi_export.NOTICE,
+        "unchecked": [f"{limit}: {reason}" for limit, reason in placement.unchecked],
+    }
+
+
+FORMATS: Mapping[str, Exporter] = MappingProxyType({"loihi": _loihi})
+"""Every format; each imports what it needs when it is used."""
+USES_PROFILE = ("loihi",)
+"""Formats that are written for one chip."""
+
+
+@click.command("export")
+@click.argument("model_file", metavar="MODEL.H5", type=click.Path(path_type=Path))
+@click.option(
+    "--format", "format_", type=click.Choice(list(FORMATS)), required=True, help="what to write"
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="the file to write",
+)
+@click.option("--profile", metavar="NAME", help="another chip than the one compiled for")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+def export(
+    model_file: Path, format_: str, output: Path, profile: str | None, as_json: bool
+) -> None:
+    """Write a model file in another format: for chips, other simulators, other tools."""
+    import lapilli
+
+    if profile is not None and format_ not in USES_PROFILE:
+        raise InputError(
+            "--profile",
+            "a format that is written for one chip takes a profile",
+            found=f"--profile {profile} with --format {format_}",
+            allowed=f"--profile with --format {' or '.join(USES_PROFILE)}",
+            remedy="Leave it out.",
+        )
+    artifact = lapilli.load(model_file)
+    report = {
+        "artifact": {"path": str(model_file), "hash": artifact.hash},
+        "format": format_,
+        "path": str(output),
+        **FORMATS[format_](artifact, output, profile),
+    }
+    if as_json:
+        terminal.show_json(report)
+        return
+    report["artifact"] = artifact.hash
+    terminal.show(*(line for key, value in report.items() for line in _lines(key, value)))
+
+
+def _lines(key: str, value: object) -> list[str]:
+    if not isinstance(value, list):
+        return [terminal.plain(f"{key}: {value}")]
+    return [f"{key}:", *(terminal.plain(f"  {item}") for item in value)]

@@ -1,0 +1,53 @@
+"""The cell of every neuron model, or the reason why stock processes have none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lapilli.compiler.netlist import Netlist, Population
+from lapilli.compiler.neurons import (
+    LIF,
+    HardResetIF,
+    LavaDelta,
+    LavaSigmaDelta,
+    NeuronModel,
+    Readout,
+    SigmaDelta,
+    SoftResetIF,
+    Source,
+    Window,
+)
+from lapilli.runtime.lava.stock import deltas, graded, integrators
+from lapilli.runtime.lava.stock.cell import OURS, Cell, refusal
+from lapilli.runtime.lava.stock.plan import Stage
+
+
+def _source(netlist: Netlist, p: Population, neuron: Source) -> Cell:
+    """A stock RingBuffer; `lowering` fills it with what the source sends."""
+    return Cell((Stage(p.name, "RingBuffer", p.size, {}),))
+
+
+Rule = Callable[[Netlist, Population, Any], Cell]
+CELLS: dict[type[NeuronModel], Rule | str] = {
+    Source: _source,
+    SoftResetIF: integrators.soft_reset_if,
+    HardResetIF: integrators.hard_reset_if,
+    LIF: integrators.lif,
+    Window: graded.window,
+    SigmaDelta: graded.sigma_delta,
+    Readout: graded.readout,
+    LavaDelta: deltas.lava_delta,
+    LavaSigmaDelta: deltas.lava_sigma_delta,
+}
+"""The rule of every neuron model, or why there is none; total over `neurons.MODELS`."""
+
+
+def cell(netlist: Netlist, p: Population) -> Cell:
+    """The cell of a population; raises NetlistError where stock processes are not exact."""
+    rule = CELLS[type(p.neuron)]
+    if isinstance(rule, str):
+        known = ", ".join(model.__name__ for model, rule in CELLS.items() if callable(rule))
+        law = "stock processes compute every neuron model of the network"
+        raise refusal(p, law, rule, known, OURS)
+    return rule(netlist, p, p.neuron)

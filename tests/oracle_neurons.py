@@ -1,0 +1,176 @@
+"""What one neuron of each model does in one step, in Python integers: the oracle of `step`.
+
+Written from the docstrings and from DESIGN section 3, without numpy and without `NeuronModel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lapilli.compiler.netlist import Population
+from lapilli.compiler.neurons import (
+    LIF,
+    HardResetIF,
+    LavaDelta,
+    LavaSigmaDelta,
+    NeuronModel,
+    Readout,
+    SigmaDelta,
+    SoftResetIF,
+    Source,
+    Window,
+)
+
+TOP = 2**23 - 1
+"""The largest membrane; the smallest is its negative."""
+
+
+def saturated(v: int) -> int:
+    """v in 24 bits."""
+    return min(max(v, -TOP), TOP)
+
+
+@dataclass
+class Neuron:
+    """One neuron: its model, its parameters as Python integers, and what it keeps ("v", ...)."""
+
+    model: Any
+    p: dict[str, int]
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def v(self) -> int:
+        """The membrane."""
+        return int(self.kept.get("v", 0))
+
+    def step(self, drive: int, tau: int, steps: int) -> int:
+        """Update by one step; the spike sent."""
+        return STEPS[type(self.model)](self, drive, tau, steps)
+
+
+def neurons(p: Population) -> list[Neuron]:
+    """The neurons of a population, in C order."""
+    parameters = {
+        key: np.broadcast_to(value, p.shape).reshape(-1).tolist()
+        for key, value in vars(p.neuron).items()
+        if isinstance(value, np.ndarray)
+    }
+    return [
+        Neuron(p.neuron, {key: values[i] for key, values in parameters.items()})
+        for i in range(p.size)
+    ]
+
+
+def _source(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    silent = n.model.timing == "first" and tau > 0
+    sent = min(max(0 if silent else drive, n.model.low), n.model.high)
+    if n.model.timing != "changes":
+        return sent
+    before = n.kept.get("before", 0) if tau else 0
+    n.kept["before"] = sent
+    return sent - before
+
+
+def _soft_reset_if(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    v = saturated((n.p["initial"] if tau == 0 else n.v) + drive + n.p["bias"])
+    spike = int(v >= n.p["threshold"])
+    n.kept["v"] = v - spike * n.p["threshold"]
+    return spike
+
+
+def _hard_reset_if(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    v = saturated((n.p["initial"] if tau == 0 else n.v) + drive + n.p["bias"])
+    spike = int(v >= n.p["threshold"])
+    n.kept["v"] = 0 if spike else v
+    return spike
+
+
+def _readout(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    n.kept["v"] = saturated((n.p["initial"] if tau == 0 else n.v) + drive + n.p["bias"])
+    return 0
+
+
+def _levels_reached(n: Neuron) -> int:
+    count = 0
+    while count < n.model.levels and n.v >= (count + 1) * n.p["threshold"]:
+        count += 1
+    return count
+
+
+def _window(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    n.kept["v"] = saturated((n.p["initial"] + n.p["bias"] if tau == 0 else n.v) + drive)
+    count = _levels_reached(n) if tau == steps - 1 else 0
+    return _sent(n, count)
+
+
+def _sent(n: Neuron, count: int) -> int:
+    if n.model.sending == "graded":
+        return count
+    waiting = n.kept.get("waiting", 0) + count
+    spike = int(waiting > 0)
+    n.kept["waiting"] = waiting - spike
+    return spike
+
+
+def _sigma_delta(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    before = n.kept.get("activity", 0) if tau else 0
+    n.kept["v"] = saturated((n.p["initial"] + n.p["bias"] if tau == 0 else n.v) + drive)
+    n.kept["activity"] = _levels_reached(n)
+    return int(n.kept["activity"]) - before
+
+
+def _less(x: int, decay: int) -> int:
+    kept = abs(x) * (4096 - decay) // 4096
+    return kept if x >= 0 else -kept
+
+
+def _lif(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    u = _less(n.kept.get("u", 0) if tau else 0, n.model.current_decay) + drive * 64
+    if u > 2**23:
+        u -= 2**24
+    elif u <= -(2**23):
+        u += 2**24
+    v = saturated(_less(n.v if tau else 0, n.model.voltage_decay) + u + n.p["bias"] * 64)
+    fires = v > n.p["threshold"] * 64
+    n.kept.update(u=u, v=0 if fires else v)
+    return int(fires)
+
+
+def _lava_delta(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    if tau == 0:
+        n.kept.update(v=0, residue=0)
+    act = min(max(drive, n.model.low), n.model.high) * 2 ** (n.model.spike_exp + n.model.state_exp)
+    return _changed(n, act, "v")
+
+
+def _changed(n: Neuron, act: int, kept: str) -> int:
+    change = act - n.kept[kept] + n.kept["residue"]
+    fires = abs(change) >= n.p["threshold"] * 2 ** (n.model.spike_exp + n.model.state_exp)
+    n.kept.update({kept: act, "residue": 0 if fires else change})
+    return int(change // 2**n.model.state_exp) if fires else 0
+
+
+def _lava_sigma_delta(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    if tau == 0:
+        n.kept.update(v=n.p["initial"], act=n.p["activity"], residue=n.p["residue"])
+    n.kept["v"] = min(max(n.v + drive, n.model.low), n.model.high)
+    act = n.v + n.p["bias"] * 2 ** (n.model.spike_exp + n.model.state_exp)
+    return _changed(n, act if n.model.activation == "unit" else max(act, 0), "act")
+
+
+STEPS: dict[type[NeuronModel], Callable[[Neuron, int, int, int], int]] = {
+    Source: _source,
+    SoftResetIF: _soft_reset_if,
+    HardResetIF: _hard_reset_if,
+    Window: _window,
+    SigmaDelta: _sigma_delta,
+    Readout: _readout,
+    LIF: _lif,
+    LavaDelta: _lava_delta,
+    LavaSigmaDelta: _lava_sigma_delta,
+}
+"""One per model, total over `neurons.MODELS`."""
