@@ -169,7 +169,7 @@ class _Writer:
     def _synapse(self, c: Connection) -> Json:
         low, high = int(c.map.weight.min(initial=0)), int(c.map.weight.max(initial=0))
         sign = "excitatory" if low >= 0 else "inhibitory" if high <= 0 else "mixed"
-        needed = max(high.bit_length(), (-low - 1).bit_length()) + 1
+        needed = _magnitude_bits(low, high) + 1
         fits = needed <= STOCK_BITS
         factor = 2 if sign == "mixed" else 1
         stock = {"weight_factor": factor, "weight_exp": c.exponent - factor + 1}
@@ -329,9 +329,14 @@ def _numbers(values: Any) -> Json:
 def _spikes(neuron: NeuronModel) -> Json:
     """What one spike carries; 0 bits: that it is one, and nothing else."""
     low, high = neuron.payload()
-    bits = max(high.bit_length(), (-low - 1).bit_length() if low < 0 else 0) + (low < 0)
+    bits = _magnitude_bits(low, high) + (low < 0)
     binary = low == 0 and high <= 1
     return {"low": low, "high": high, "payload_bits": 0 if binary else bits}
+
+
+def _magnitude_bits(low: int, high: int) -> int:
+    """Bits of the integers low .. high in two's complement, without the sign."""
+    return max(high.bit_length(), (-low - 1).bit_length() if low < 0 else 0)
 
 
 def _kind(m: LinearMap) -> str:

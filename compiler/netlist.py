@@ -244,7 +244,7 @@ def _verify_structure(netlist: Netlist) -> None:
 def _verify_connection(c: Connection, seen: Mapping[str, Population], target: Population) -> None:
     where = f"{c.source} -> {c.target}"
     senders = [name for name, p in seen.items() if not isinstance(p.neuron, Readout)]
-    if c.recurrent and not isinstance(target.neuron, (Source, Readout)):
+    if not isinstance(target.neuron, (Source, Readout)):
         senders.append(target.name)
     if c.source not in senders:
         raise _refuse(
@@ -359,16 +359,17 @@ def _verify_limits(p: Population, profile: Profile) -> None:
 
 
 def _verify_sharing(p: Population, profile: Profile) -> None:
-    threshold = getattr(p.neuron, "threshold", None)
+    single = getattr(p.neuron, "threshold", None)
+    thresholds = getattr(p.neuron, "thresholds", None if single is None else single[np.newaxis])
     sharing = profile.features.threshold_sharing.value
-    if threshold is None or sharing == "neuron":
+    if thresholds is None or sharing == "neuron":
         return
-    channels = per_channel(threshold, p.shape)
-    if channels is None or (sharing == "population" and channels.ndim):
+    channels = [per_channel(np.asarray(rung), p.shape) for rung in thresholds]
+    if any(c is None or (sharing == "population" and c.ndim) for c in channels):
         raise _refuse(
             p.name,
             f"{profile.name} shares one threshold per {sharing}",
-            f"{len(np.unique(threshold))} thresholds of shape {threshold.shape}",
+            f"{len(np.unique(thresholds[0]))} thresholds of shape {thresholds[0].shape}",
             "1" if sharing == "population" else f"{p.shape[0]}, one per channel",
             f"Compile for {profile.name}: the scales are then folded into the weights.",
         )
@@ -388,6 +389,15 @@ def _verify_synapses(c: Connection, profile: Profile) -> None:
                 f"{-top}..{top - 1}",
                 f"Compile for {profile.name}.",
             )
+    exponent = profile.limits.weight_exponent_max
+    if exponent is not None and c.exponent > exponent.value:
+        raise _refuse(
+            where,
+            f"{profile.name} scales weights by at most 2**{exponent.value:g}",
+            f"exponent {c.exponent}",
+            f"{exponent.value:g}",
+            f"Compile for {profile.name}.",
+        )
     delay = profile.limits.max_delay_steps
     if delay is not None and c.delay > delay.value:
         raise _refuse(

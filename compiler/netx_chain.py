@@ -19,7 +19,7 @@ from lapilli.compiler.errors import NetlistError
 from lapilli.compiler.linear import Array, Conv, Dense, Diagonal, LinearMap, Shape, per_channel
 from lapilli.compiler.netlist import Connection, Netlist, Population
 from lapilli.compiler.netx_weights import effective, scaled_up, truncated
-from lapilli.compiler.neurons import LIF, HardResetIF, Readout, Source
+from lapilli.compiler.neurons import LIF, HardResetIF, Readout
 from lapilli.compiler.numerics import Int64Array
 
 MAX_MATRIX = 2**22
@@ -46,13 +46,15 @@ class Window:
 class Layer:
     """One LIF layer and the synapses into it.
 
-    synapse: a convolution, or a matrix (out, in); form: (C, H, W), or (N,) behind a matrix;
-    flatten: does its input have three axes, which a matrix reads in C order?
+    synapse: a convolution, or a matrix (out, in); form: (C, H, W), or (N,) from a matrix;
+    reads: the form that a convolution reads, None for a matrix;
+    flatten: does what the matrix reads have three axes, to be flattened in C order?
     """
 
     population: Population
     synapse: Window | Int64Array
     form: Shape
+    reads: Shape | None
     flatten: bool = False
 
 
@@ -73,7 +75,7 @@ def chain(netlist: Netlist) -> Chain:
     before = source
     for p in others:
         connection = _only_connection(netlist, p, before)
-        drafts.append(_draft(connection, p, before))
+        drafts.append(_draft(connection, p))
         before = p
     if not isinstance(before.neuron, Readout) or len(netlist.outputs) != 1:
         names = ", ".join(p.name for p in netlist.outputs)
@@ -81,9 +83,7 @@ def chain(netlist: Netlist) -> Chain:
     return _joined(source, drafts)
 
 
-def refuse(
-    where: str, rule: str, found: object, allowed: object, remedy: str = ""
-) -> NetlistError:
+def refuse(where: str, rule: str, found: object, allowed: object, remedy: str = "") -> NetlistError:
     """The error for what the format cannot carry."""
     rule = f"in a .net file {rule}"
     remedy = remedy or "Run it with lapilli run --backend lava, which has no such limit."
@@ -93,7 +93,9 @@ def refuse(
 def _only_connection(netlist: Netlist, p: Population, before: Population) -> Connection:
     drives = netlist.into(p.name)
     if any(c.recurrent for c in drives):
-        raise refuse(p.name, "no layer of ours drives itself", "a recurrent connection", "none")
+        raise refuse(
+            p.name, "no layer that we write drives itself", "a recurrent connection", "none"
+        )
     if len(drives) > 1:
         raise refuse(
             p.name,
@@ -113,21 +115,21 @@ def _only_connection(netlist: Netlist, p: Population, before: Population) -> Con
     if c.delay or c.synaptic_delay:
         raise refuse(
             f"{c.source} -> {p.name}",
-            "a synapse of ours has no delay: netx ignores delays in convolutions",
+            "no synapse that we write has a delay: netx ignores delays in convolutions",
             f"{max(c.delay, c.synaptic_delay)} steps",
             "0",
         )
     return c
 
 
-def _draft(c: Connection, p: Population, before: Population) -> Layer:
+def _draft(c: Connection, p: Population) -> Layer:
     """The layer with its synapses as a convolution, if they are one, else as a matrix."""
     _check_neuron(p)
     where = f"{c.source} -> {c.target}"
     window = _window(c.map)
     if window is not None:
         scaled = replace(window, weight=_in_range(where, window.weight, c.exponent))
-        return Layer(p, scaled, _three_axes(c.map.out_shape))
+        return Layer(p, scaled, _three_axes(c.map.out_shape), _three_axes(c.map.in_shape))
     sizes = c.map.out_size, c.map.in_size
     if not isinstance(c.map, Dense) and math.prod(sizes) > MAX_MATRIX:
         raise refuse(
@@ -138,7 +140,7 @@ def _draft(c: Connection, p: Population, before: Population) -> Layer:
             "Use convolutions with zeros outside the input and average pooling.",
         )
     matrix = c.map.weight if isinstance(c.map, Dense) else c.map.to_sparse().toarray()
-    return Layer(p, _in_range(where, matrix, c.exponent), (p.size,), len(before.shape) > 1)
+    return Layer(p, _in_range(where, matrix, c.exponent), (p.size,), None)
 
 
 def _check_neuron(p: Population) -> None:
@@ -232,7 +234,7 @@ def _padding_and_taps(conv: Conv, axis: int) -> tuple[int, tuple[int, int]] | No
 
 def survives(matrix: Int64Array) -> bool:
     """Do netx and Lava run the matrix that is written? And without a warning of numpy's?"""
-    if not matrix.size or matrix.max() == 0 >= matrix.min():
+    if matrix.max() == 0:  # all zero overflows, and one zero beside negatives divides by zero
         return False
     scaled = scaled_up(matrix)
     runs = effective(truncated(scaled.weight, scaled.bits), scaled.up)
@@ -242,25 +244,33 @@ def survives(matrix: Int64Array) -> bool:
 def _joined(source: Population, drafts: list[Layer]) -> Chain:
     """The layers with forms that fit each other, from the last one back to the input."""
     layers: list[Layer] = []
-    wanted: Shape | None = None  # the form that the layer behind wants, None for whatever it is
-    for i in range(len(drafts) - 1, -1, -1):
-        draft = drafts[i]
-        before = drafts[i - 1].population if i else source
-        inner = drafts[i - 1].form if i else _three_axes(source.shape)
-        if not isinstance(draft.synapse, Window) and (wanted or not survives(draft.synapse)):
-            draft = _as_window(draft, inner if len(inner) == 3 else (before.size, 1, 1))
-        if wanted is not None and draft.form != wanted:
+    wanted: Shape | None = None  # the form that the layer behind needs; None: any
+    before = [_three_axes(source.shape), *(_three_axes(draft.form) for draft in drafts[:-1])]
+    for draft, form in zip(reversed(drafts), reversed(before), strict=True):
+        layer = draft
+        if isinstance(layer.synapse, np.ndarray) and (wanted or not survives(layer.synapse)):
+            layer = _covering(layer, layer.synapse, form)
+        if wanted is not None and layer.form != wanted:
             raise refuse(
-                draft.population.name,
-                "a full matrix leaves a flat layer, and a convolution needs its places back",
-                f"{draft.form[0]} neurons in a row",
-                f"{wanted}, behind a convolution",
-                "Put convolutions before the first dense layer only.",
+                layer.population.name,
+                "no layer reshapes: what a full matrix computes is flat, and a convolution needs "
+                "rows and columns",
+                f"{layer.form} where the next layer reads {wanted}",
+                f"{wanted}, from a convolution",
+                "Use dense layers behind the convolutions only.",
             )
-        layers.insert(0, draft)
-        wanted = _wanted(draft, before)
-    first = layers[0]
-    if isinstance(first.synapse, Window):
-        return Chain(source, wanted or first.form, tuple(layers))
-    # netx forgets a flatten before the first layer: its input has one axis.
-    return Chain(source, (source.size,), (replace(first, flatten=False), *layers[1:]))
+        layers.insert(0, layer)
+        wanted = layer.reads
+    form = wanted or (source.size,)
+    behind = [form, *(layer.form for layer in layers[:-1])]
+    flattened = [
+        replace(layer, flatten=layer.reads is None and len(shape) > 1)
+        for layer, shape in zip(layers, behind, strict=True)
+    ]
+    return Chain(source, form, tuple(flattened))
+
+
+def _covering(layer: Layer, matrix: Int64Array, form: Shape) -> Layer:
+    """The same layer with its matrix as a convolution whose kernel covers the input."""
+    window = Window(matrix.reshape(-1, *form), (1, 1), (0, 0), (1, 1), 1)
+    return replace(layer, synapse=window, reads=form, form=(len(matrix), 1, 1))

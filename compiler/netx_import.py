@@ -381,6 +381,15 @@ class _Builder:
         netlist = Netlist(tuple(self.populations), tuple(self.connections), self.steps)
         last = self.populations[-1]
         low, high = netlist.reach(last.name)
+        top = signed_range(STATE_BITS)[1]
+        if low < -top or high > top:
+            raise refuse(
+                f"{self.path}: {last.name}",
+                f"every reachable state fits {STATE_BITS} bits",
+                f"{low}..{high} at the worst inputs",
+                f"{-top}..{top}",
+                "Give a narrower input range, fewer steps or smaller weights.",
+            )
         self.populations[-1] = replace(last, state_low=low, state_high=high)
 
     def _count_spikes(self) -> None:

@@ -1,4 +1,4 @@
-"""Netlist -> NIR graph: the same integers as exact floats, and as metadata what NIR has no word for.
+"""Netlist -> NIR graph: the same integers as exact floats, the rest as metadata.
 
 Every population is one node, every connection a linear node with an edge on either side; NIR adds
 up what several edges bring. A tool that ignores the metadata gets the connectivity, the weights,
@@ -24,15 +24,27 @@ from lapilli.compiler.artifact import Artifact
 from lapilli.compiler.errors import NetlistError
 from lapilli.compiler.linear import Array, Conv, Diagonal, LinearMap, Shape, per_channel
 from lapilli.compiler.netlist import Connection, Netlist, Population
-from lapilli.compiler.neurons import STATE_BITS, NeuronModel, Readout, SoftResetIF, Source
-from lapilli.compiler.neurons.hard_reset_if import HardResetIF
-from lapilli.compiler.neurons.lif import LIF, UNITY
+from lapilli.compiler.neurons import (
+    LIF,
+    STATE_BITS,
+    HardResetIF,
+    NeuronModel,
+    Readout,
+    SoftResetIF,
+    Source,
+)
+from lapilli.compiler.neurons.lif import UNITY
 from lapilli.compiler.nir_file import Edge, Tree
 from lapilli.compiler.numerics import smallest_integer
 from lapilli.compiler.storage import Text, encode, fields_of
 
 FORMAT = "lapilli-nir 1"
 """Under the key `lapilli` of the graph's metadata."""
+NOTICE = (
+    "Tools that read NIR take the weights, biases, delays and thresholds. NIR has no word for the "
+    "reset by subtraction and for the membrane at the start: these are in the metadata, with the "
+    "units of the integers, and Lapilli reads them back. docs/nir.md says what is exact."
+)
 MAX_MATRIX = 2**24
 """Entries of a full matrix that stands for a map without a node of its own: 64 MB as float32."""
 
@@ -51,7 +63,7 @@ REASONS: Final[Mapping[str, str]] = MappingProxyType(
         "RateMax": "it compares running counts: no node of NIR keeps any",
     }
 )
-"""Models that NIR cannot say, and why. A model that is neither here nor in NODES is refused, too."""
+"""Models that NIR cannot say, and why. Models in neither table are refused, too."""
 
 
 def write(path: str | os.PathLike[str], artifact: Artifact) -> None:
@@ -314,8 +326,10 @@ def _check_model(p: Population) -> None:
         raise unsayable(p.name, f"Source, timing {p.neuron.timing}", reason)
     if isinstance(p.neuron, LIF) and p.neuron.current_decay == 0:
         raise unsayable(p.name, "LIF", "a current without leak has no time constant")
-    if isinstance(p.neuron, LIF) and p.neuron.voltage_decay == 0 and (
-        p.neuron.current_decay < UNITY or p.neuron.bias.any()
+    if (
+        isinstance(p.neuron, LIF)
+        and p.neuron.voltage_decay == 0
+        and (p.neuron.current_decay < UNITY or p.neuron.bias.any())
     ):
         raise unsayable(p.name, "LIF", "a membrane without leak has no time constant")
 

@@ -305,7 +305,7 @@ class _Builder:
         while waiting:
             ready = [name for name in waiting if sources[name] <= ordered.keys()]
             if not ready:
-                loop = [n for n in waiting if self.populations[n].kind != "readout"]
+                loop = sorted(n for n in waiting if self.populations[n].kind != "readout")
                 raise refuse(
                     ", ".join(loop[:8]),
                     "loops lead from a population to itself",

@@ -37,14 +37,14 @@ def delayed(form: Affine, node: Any, dt: float, where: str) -> Affine:
     """The form some steps later; terms carry their delay before the population's name."""
     delay = _array(node, "delay", where) / dt
     steps = half_up(np.clip(delay, -1, MAX_DELAY + 1))
-    if (np.abs(steps - delay) > ON_GRID).any():
-        rule = "delays are whole numbers of time steps"
-        bad = delay[np.abs(steps - delay) > ON_GRID].flat[0]
-        raise refuse(where, rule, f"{bad:g} steps of {dt:g} s", "whole", "Choose another dt.")
     if steps.min() < 0 or steps.max() > MAX_DELAY or len(np.unique(steps)) > MAX_DELAYS:
         found = f"{steps.min()}..{steps.max()}, {len(np.unique(steps))} different"
         allowed = f"0..{MAX_DELAY}, {MAX_DELAYS} different"
         raise refuse(where, "delays are few and not too long", found, allowed)
+    if (np.abs(steps - delay) > ON_GRID).any():
+        rule = "delays are whole numbers of time steps"
+        bad = delay[np.abs(steps - delay) > ON_GRID].flat[0]
+        raise refuse(where, rule, f"{bad:g} steps of {dt:g} s", "whole", "Choose another dt.")
     if form.bias.any():
         rule = "what is delayed are spikes"
         remedy = "Put the bias behind the delay."
@@ -148,9 +148,7 @@ def _pool(average: bool) -> Callable[[Affine, Any, str], Affine]:
         if math.prod(kernel) * channels > MAX_OUTPUTS:
             raise refuse(where, "windows are not too large", kernel, MAX_OUTPUTS)
         weight = frozen(np.full((channels, 1, *kernel), value))
-        conv = Conv(
-            weight, form.shape, (channels, *outputs), stride, padding, groups=channels
-        )
+        conv = Conv(weight, form.shape, (channels, *outputs), stride, padding, groups=channels)
         return through(form, conv, where)
 
     return apply
@@ -175,7 +173,9 @@ def _image(form: Affine, node: Any, channels: int, where: str, axes: int) -> Aff
     """The form as (C, H, W); the node's input_shape says how to read another view."""
     shape = form.shape
     if len(shape) != axes + 1:
-        declared = np.atleast_1d(np.asarray(node.input_shape if node.input_shape is not None else []))
+        declared = np.atleast_1d(
+            np.asarray(node.input_shape if node.input_shape is not None else [])
+        )
         shape = (channels, *(int(n) for n in declared)) if declared.dtype.kind in "iu" else ()
         if len(shape) != axes + 1 or math.prod(shape) != math.prod(form.shape):
             shape = form.shape

@@ -74,7 +74,12 @@ def _check_population(p: Population, where: str) -> None:
         if isinstance(value, np.ndarray):
             if value.dtype != np.int64:
                 raise refuse(place, "parameters are 64-bit", value.dtype, "int64")
-            _broadcasts(value, p.shape, place)
+            if field.name in p.neuron.LEADING:
+                if not value.shape[:1] or not value.size:
+                    raise refuse(place, "has an axis of its own first", value.shape, "(1.., ...)")
+                _broadcasts(value[0], p.shape, place)
+            else:
+                _broadcasts(value, p.shape, place)
             value = (int(value.min()), int(value.max()))
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int):

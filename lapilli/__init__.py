@@ -64,21 +64,31 @@ def _profile(profile: str | Path | Profile) -> Profile:
 
 
 def compile(
-    model: torch.nn.Module,
+    model: torch.nn.Module | str | Path,
     *,
-    calibration: Images,
-    method: object,
+    calibration: Images | None = None,
+    method: object = None,
     profile: str | Path | Profile = "loihi2",
     calibrate: str | None = None,
     observe: Observe | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     preprocessing: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
+    **options: Any,
 ) -> Artifact:
     """Compile a trained network; see `lapilli.compiler.compile_model`.
 
     calibration: images (N, ...) as the model takes them; method: for example
     lapilli.methods.Parallel(levels=8); calibrate: "none", "bias" or "least-squares".
+    model may also be the path of a file of another tool (`lapilli.importers`), with options of its
+    own and neither calibration nor method: lapilli.compile("net.net", steps=64).
     """
+    if isinstance(model, (str, Path)):
+        from lapilli.importers import read
+
+        return read(model, _profile(profile), options)
+    if calibration is None or method is None or options:
+        wrong = ", ".join(options) or "no calibration or no method"
+        raise TypeError(f"a torch.nn.Module is compiled with calibration and method; found {wrong}")
     from lapilli.compiler import compile_model
 
     return compile_model(

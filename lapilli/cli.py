@@ -60,9 +60,10 @@ def _model_file() -> Decorator:
     return click.argument("model_file", metavar="MODEL.H5", type=click.Path(path_type=Path))
 
 
-def _data(name: str = "--data", text: str = "images") -> Decorator:
+def _data(name: str = "--data", text: str = "images", *, required: bool = True) -> Decorator:
     from_where = "digits, mnist:DIR, cifar10:DIR_OR_ARCHIVE, imagefolder:DIR or npz:FILE"
-    return click.option(name, "spec", metavar="DATA", required=True, help=f"{text}: {from_where}")
+    text = f"{text}: {from_where}"
+    return click.option(name, "spec", metavar="DATA", required=required, help=text)
 
 
 def _limit(default: int | None) -> Decorator:
@@ -139,15 +140,22 @@ class _CompileCommand(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         if self._made is None:
-            from lapilli import method_options, methods
+            from lapilli import importers, method_options, methods
 
             method = click.Option(
                 ["--method"],
                 type=click.Choice(list(methods.METHODS)),
-                required=True,
-                help="How activity becomes spikes.",
+                help="How activity becomes spikes.  [required, but for files of other tools]",
             )
-            self._made = [method, *method_options.options(methods.METHODS)]
+            made = method_options.options(methods.METHODS)
+            known = {option.name for option in made}
+            files = ", ".join(importers.IMPORTERS)
+            more = [
+                click.Option([f"--{name}"], type=kind, help=f"{text}  [{files}]")
+                for name, (kind, text) in importers.OPTIONS.items()
+                if name not in known
+            ]
+            self._made = [method, *made, *more]
         own = super().get_params(ctx)
         return [*own[:-1], *self._made, own[-1]]  # --help stays last
 
@@ -155,7 +163,7 @@ class _CompileCommand(click.Command):
 @group.command("compile", cls=_CompileCommand)
 @click.argument("model")
 @click.option("--weights", type=click.Path(path_type=Path), help="safetensors or checkpoint")
-@_data("--calib", "calibration images")
+@_data("--calib", "calibration images", required=False)
 @click.option(
     "--calib-samples",
     metavar="N",
@@ -186,9 +194,9 @@ class _CompileCommand(click.Command):
 def compile_(
     model: str,
     weights: Path | None,
-    spec: str,
+    spec: str | None,
     calib_samples: int,
-    method: str,
+    method: str | None,
     profile: str,
     calibrate: str | None,
     mean: tuple[float, ...],
@@ -197,10 +205,17 @@ def compile_(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Compile MODEL, given as package.module:callable, into a model file."""
+    """Compile MODEL into a model file: package.module:callable, or a .net file of lava-dl."""
     import lapilli
-    from lapilli import data, method_options, models, render, reports
+    from lapilli import data, importers, method_options, models, render, reports
 
+    if importers.importer_of(model) is not None:
+        needless = {"--weights": weights, "--calib": spec, "--method": method}
+        needless |= {"--calibrate": calibrate, "--mean": mean, "--std": std}
+        _show(_import(model, profile, output, given, needless), as_json, render.compiled)
+        return
+    if spec is None or method is None:
+        raise click.UsageError(f"Missing option '{'--calib' if spec is None else '--method'}'.")
     options = method_options.build(lapilli.methods.METHODS, method, given)
     with terminal.bars() as bar:
         dataset = data.load(
@@ -224,6 +239,24 @@ def compile_(
     artifact.save(output)
     report = {"artifact": reports.identity(artifact, output), **reports.inspect_report(artifact)}
     _show(report, as_json, render.compiled)
+
+
+def _import(
+    model: str, profile: str, output: Path, given: dict[str, Any], needless: dict[str, object]
+) -> dict[str, Any]:
+    """Write the network of another tool as a model file, tell its notes; the report."""
+    import lapilli
+    from lapilli import reports
+
+    for name, value in needless.items():
+        if value:
+            raise click.UsageError(f"{name} has no use for {Path(model).suffix} files.")
+    options = {name: value for name, value in given.items() if value is not None}
+    artifact = lapilli.compile(model, profile=profile, **options)
+    for line in artifact.provenance.notes.splitlines():
+        terminal.say(f"note: {line}")
+    artifact.save(output)
+    return {"artifact": reports.identity(artifact, output), **reports.inspect_report(artifact)}
 
 
 @group.command()

@@ -40,7 +40,30 @@ def _loihi(artifact: Artifact, path: Path, profile: str | None) -> Report:
     }
 
 
-FORMATS: Mapping[str, Exporter] = MappingProxyType({"loihi": _loihi})
+def _netx(artifact: Artifact, path: Path, profile: str | None) -> Report:
+    from lapilli.compiler import netx_export
+
+    told = netx_export.write(path, artifact.netlist)
+    return {
+        "network": {
+            "reset_interval": told.reset_interval,
+            "reset_offset": told.reset_offset,
+            "input_message_bits": told.input_message_bits,
+        },
+        "input_shape": list(told.input_shape),
+        "input_timing": told.timing,
+        "read_step": told.read_step,
+        "interval": told.interval,
+        "unit": told.unit,
+        "layers": [
+            f"layers[{place.process}] is {place.population}, shape "
+            f"{'x'.join(map(str, place.shape))}, from time step {place.first}"
+            for place in told.layers
+        ],
+    }
+
+
+FORMATS: Mapping[str, Exporter] = MappingProxyType({"loihi": _loihi, "netx": _netx})
 """Every format; each imports what it needs when it is used."""
 USES_PROFILE = ("loihi",)
 """Formats that are written for one chip."""

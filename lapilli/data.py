@@ -25,6 +25,9 @@ Progress = Callable[[int, int], None]
 
 DIGITS_TEST_SHARE = 0.25
 MAX_NPZ_BYTES = 2**32
+EXACT = 2**24
+"""Integers up to this magnitude are exact in float32."""
+_ARRAYS = ("images", "spikes", "labels")
 
 
 @final
@@ -132,6 +135,8 @@ def _digits(place: str, split: Split, limit: int | None, progress: Progress | No
 
 def _npz(place: str, split: Split, limit: int | None, progress: Progress | None) -> Raw:
     arrays = _read_npz(Path(place))
+    if "spikes" in arrays:
+        return _spikes(place, arrays)
     images, labels = arrays["images"], arrays.get("labels")
     if (
         images.ndim < 2
@@ -154,6 +159,25 @@ def _npz(place: str, split: Split, limit: int | None, progress: Progress | None)
             allowed="none",
             remedy="Repair the data.",
         )
+    return _labelled(place, images, labels)
+
+
+def _spikes(place: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Raw:
+    """Spike trains or frames, (N, steps, ...): integers as they are."""
+    spikes = arrays["spikes"]
+    shown = spikes.ndim >= 3 and spikes.dtype.kind in "biu" and spikes.size > 0
+    if not shown or not -EXACT <= int(spikes.min()) <= int(spikes.max()) <= EXACT:
+        raise InputError(
+            f"{place}: spikes",
+            "spikes is an array (N, steps, ...) of integers or booleans",
+            found=f"{spikes.dtype} of shape {spikes.shape}",
+            allowed=f"one train per sample, values within +-{EXACT}",
+            remedy="Save it with numpy.savez(FILE, spikes=..., labels=...).",
+        )
+    return _labelled(place, spikes.astype(np.float32), arrays.get("labels"))
+
+
+def _labelled(place: str, images: npt.NDArray[Any], labels: npt.NDArray[Any] | None) -> Raw:
     if labels is None:
         return Raw(images, None, (), "all")
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
@@ -168,7 +192,7 @@ def _npz(place: str, split: Split, limit: int | None, progress: Progress | None)
 
 
 def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays `images` and, where present, `labels`."""
+    """The array `images` or `spikes` and, where present, `labels`."""
     found = "an archive without them"
     try:
         with zipfile.ZipFile(path) as archive:
@@ -177,8 +201,8 @@ def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
             found = f"{size} bytes once unpacked"
         else:
             with np.load(path, allow_pickle=False) as archive:
-                arrays = {k: archive[k] for k in ("images", "labels") if k in archive.files}
-            if "images" in arrays:
+                arrays = {k: archive[k] for k in _ARRAYS if k in archive.files}
+            if "images" in arrays or "spikes" in arrays:
                 return arrays
     except FileNotFoundError:
         found = "no such file"
@@ -186,7 +210,7 @@ def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
         found = str(error)
     raise InputError(
         str(path),
-        "the file is a numpy archive with the array images, and labels if there are any",
+        "the file is a numpy archive with the array images or spikes, and labels if there are any",
         found=found,
         allowed=f"plain arrays, no pickled objects, at most {MAX_NPZ_BYTES} bytes",
         remedy="Save it with numpy.savez(FILE, images=..., labels=...).",

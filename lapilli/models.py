@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 FORM = "package.module:callable"
-LATER = (".pt2", ".onnx", ".nir", ".net")
+LATER = (".pt2", ".onnx", ".nir")
 """Inputs that MODEL will also name, but that this version cannot read yet."""
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
 SHOWN = 5

@@ -1,19 +1,15 @@
 """The reference engine: batched torch, bit-exact, in the speed of the ANN.
 
 Sums of integers below 2**24 are exact in float32, in any order, and the netlist's proven bounds
-say where that holds (elsewhere float64). So convolutions run as torch runs them. Floor division is
-exact too: for integers |a| < 2**24, b >= 1, the float32 quotient a / b never rounds up to an
-integer that a / b does not reach, because a / b stays at least 1 / b below it.
+say where that holds (elsewhere float64). So convolutions run as torch runs them.
 
 Networks that settle (`NeuronModel.SETTLES`) need one pass, counts in and counts out; spike trains
 exist only when asked for. Others fold time into the batch for the linear maps and run the neurons
-over time: the common models in a kernel of their own, all others by their definition.
+over time (`kernels`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -23,16 +19,10 @@ from torch import Tensor
 from lapilli.compiler.execute import TorchMap, as_tensor, exact_arithmetic
 from lapilli.compiler.linear import Array
 from lapilli.compiler.netlist import Connection, Netlist, Population
-from lapilli.compiler.neurons import (
-    NeuronModel,
-    Readout,
-    SigmaDelta,
-    SoftResetIF,
-    Source,
-    Window,
-)
+from lapilli.compiler.neurons import NeuronModel, Readout, Source
 from lapilli.compiler.numerics import FLOAT32_EXACT, Int64Array
 from lapilli.runtime.early_stop import StopRule
+from lapilli.runtime.kernels import KERNELS, Activity, changes, stepped
 from lapilli.runtime.metrics import PopulationEvents
 from lapilli.runtime.trace import Progress, Record, Trace, real_outputs
 
@@ -55,7 +45,7 @@ def run(
     inputs: (N, *input shape), or (N, steps, *input shape) where each step has an input of its own.
     stop: counts only what each image needed, see `early_stop`.
     """
-    engine = _Engine(netlist, len(inputs), record, stop, torch.device(device))
+    engine = Engine(netlist, len(inputs), record, stop, torch.device(device))
     with exact_arithmetic():
         for start in range(0, len(inputs), engine.batch):
             engine.run(inputs[start : start + engine.batch])
@@ -65,20 +55,9 @@ def run(
 
 
 @final
-@dataclass(frozen=True, eq=False)
-class _Activity:
-    """Spikes of one population in one batch.
+class Engine:
+    """One run: what it found so far, and what kernels need to know about the network."""
 
-    train (N, K, *shape): K = steps, or K = 1 for "first" (sent in the window's first step only)
-    and "held" (the same in every step); count (N, *shape): spikes summed over the window.
-    """
-
-    train: Tensor
-    timing: str
-    count: Tensor
-
-
-class _Engine:
     def __init__(
         self,
         netlist: Netlist,
@@ -112,7 +91,7 @@ class _Engine:
 
     def run(self, inputs: Int64Array) -> None:
         """One batch: every population in turn."""
-        activity: dict[str, _Activity] = {}
+        activity: dict[str, Activity] = {}
         for p in self.netlist.populations:
             if isinstance(p.neuron, Source):
                 x = torch.tensor(inputs, dtype=self.dtype[p.name], device=self.device)
@@ -121,7 +100,7 @@ class _Engine:
                 into = [c for c in self.netlist.into(p.name) if not c.recurrent]
                 drives = [self._drive(c, activity[c.source], p) for c in into]
                 recurrent = len(into) < len(self.netlist.into(p.name))
-                kernel = _stepped if recurrent else _KERNELS.get(type(p.neuron), _stepped)
+                kernel = stepped if recurrent else KERNELS.get(type(p.neuron), stepped)
                 activity[p.name] = kernel(self, p, drives)
             if self.stop is None:
                 self._count(p, activity[p.name])
@@ -129,7 +108,7 @@ class _Engine:
             self._count_until(self.stop, activity)
         self.done += len(inputs)
 
-    def _count_until(self, stop: StopRule, activity: dict[str, _Activity]) -> None:
+    def _count_until(self, stop: StopRule, activity: dict[str, Activity]) -> None:
         """Count what happened in the steps that each image of this batch needed."""
         decider, *_ = self.netlist.outputs
         stopped = stop.stopped(activity[decider.name].train.cpu().numpy())
@@ -143,13 +122,13 @@ class _Engine:
         for p in self.netlist.populations:
             train = self.whole(p, activity[p.name])
             train = train * running.reshape(*running.shape, *(1,) * len(p.shape))
-            self._count(p, _Activity(train, "train", train.sum(1)))
+            self._count(p, Activity(train, "train", train.sum(1)))
             if ("states", p.name) in self.kept:
                 self.kept["states", p.name][batch] *= (
                     running.cpu().numpy().reshape(*running.shape, *(1,) * len(p.shape))
                 )
 
-    def whole(self, p: Population, activity: _Activity) -> Tensor:
+    def whole(self, p: Population, activity: Activity) -> Tensor:
         """The spikes of every step, (N, steps, *shape)."""
         if activity.timing == "train":
             return activity.train
@@ -157,42 +136,42 @@ class _Engine:
         train[:, : None if activity.timing == "held" else 1] = activity.train
         return train
 
-    def _source(self, source: Source, x: Tensor) -> _Activity:
+    def _source(self, source: Source, x: Tensor) -> Activity:
         steps = self.netlist.steps
         if source.timing == "held":
-            return _Activity(x.unsqueeze(1), "held", x * steps)
+            return Activity(x.unsqueeze(1), "held", x * steps)
         if source.timing == "first":
-            return _Activity(x.unsqueeze(1), "first", x)
+            return Activity(x.unsqueeze(1), "first", x)
         if source.timing == "train":
-            return _Activity(x, "train", x.sum(1))
-        return _Activity(_changes(x), "train", x[:, -1])
+            return Activity(x, "train", x.sum(1))
+        return Activity(changes(x), "train", x[:, -1])
 
-    def _drive(self, c: Connection, sent: _Activity, target: Population) -> _Activity:
+    def _drive(self, c: Connection, sent: Activity, target: Population) -> Activity:
         """What one connection delivers, in the timing in which it was sent."""
         apply, dtype = self.maps[id(c)], self.dtype[target.name]
         if self.one_pass:
             total = apply(sent.count.to(dtype)).reshape(-1, *target.shape)
-            return _Activity(total.unsqueeze(1), "first", total)
+            return Activity(total.unsqueeze(1), "first", total)
         return self._delayed(c, self.delivered(c, sent, target), sent.timing)
 
-    def delivered(self, c: Connection, sent: _Activity, target: Population) -> Tensor:
+    def delivered(self, c: Connection, sent: Activity, target: Population) -> Tensor:
         """What every step's spikes add up to at the target, (N, K, *target shape)."""
         images, steps = sent.train.shape[:2]
         folded = self.maps[id(c)](sent.train.to(self.dtype[target.name]).flatten(0, 1))
         return folded.reshape(images, steps, *target.shape)
 
-    def _delayed(self, c: Connection, train: Tensor, timing: str) -> _Activity:
+    def _delayed(self, c: Connection, train: Tensor, timing: str) -> Activity:
         steps, late = self.netlist.steps, c.synaptic_delay
         if not late:
-            return _Activity(train, timing, train[:, 0])
+            return Activity(train, timing, train[:, 0])
         whole = train.new_zeros((len(train), steps, *train.shape[2:]))
         if timing == "held":
             whole[:, late:] = train
         else:
             whole[:, late : late + train.shape[1]] = train[:, : max(steps - late, 0)]
-        return _Activity(whole, "train", whole[:, 0])
+        return Activity(whole, "train", whole[:, 0])
 
-    def over_time(self, p: Population, drives: list[_Activity]) -> Tensor:
+    def over_time(self, p: Population, drives: list[Activity]) -> Tensor:
         """The summed drive of every step, (N, steps, *shape)."""
         steps = self.netlist.steps
         shape = (len(drives[0].train), steps, *p.shape)
@@ -211,7 +190,7 @@ class _Engine:
             self.kept[kind, p.name] = np.empty(shape, _stored(kind, p, self.netlist.steps))
         self.kept[kind, p.name][self.done : self.done + len(values)] = values.cpu().numpy()
 
-    def _count(self, p: Population, activity: _Activity) -> None:
+    def _count(self, p: Population, activity: Activity) -> None:
         if isinstance(p.neuron, Readout):
             return
         if self.record != "outputs":
@@ -285,7 +264,7 @@ def _dtype(netlist: Netlist, p: Population) -> torch.dtype:
     return torch.float32 if largest <= FLOAT32_EXACT else torch.float64
 
 
-def _messages(neuron: NeuronModel, activity: _Activity, steps: int) -> Array:
+def _messages(neuron: NeuronModel, activity: Activity, steps: int) -> Array:
     """Spikes sent by each neuron, summed over the batch; a graded spike is one message."""
     if neuron.payload() == (0, 1):
         sent = activity.count
@@ -296,118 +275,3 @@ def _messages(neuron: NeuronModel, activity: _Activity, steps: int) -> Array:
     # Sums over a batch stay far below 2**24: exact in float32.
     messages: Array = sent.sum(0).reshape(-1).to(torch.int64).cpu().numpy() * repeats
     return messages
-
-
-def _stepped(engine: _Engine, p: Population, drives: list[_Activity]) -> _Activity:
-    """Any model, by its definition, one step after the other; self-driven ones, too."""
-    steps, neuron = engine.netlist.steps, p.neuron
-    lag = neuron.emission_lag(steps)
-    dtype = engine.dtype[p.name]
-    loops = [c for c in engine.netlist.into(p.name) if c.recurrent]
-    total = engine.over_time(p, drives).cpu().numpy().astype(np.int64)
-    state = neuron.start((len(total), *p.shape))
-    train, states = np.zeros_like(total), np.zeros_like(total)
-    for tau in range(steps + lag):  # beyond the window: what its neurons still have to send
-        drive = total[:, tau] if tau < steps else np.zeros_like(total[:, 0])
-        state, spikes = neuron.step(state, drive, tau % steps, steps)
-        if tau < steps:
-            states[:, tau] = state["v"]
-        if tau >= lag:
-            train[:, tau - lag] = spikes
-        for c in loops:
-            arrival = tau + 1 + c.synaptic_delay
-            if arrival < steps:
-                sent = torch.as_tensor(spikes, dtype=dtype, device=engine.device).unsqueeze(1)
-                reached = engine.delivered(c, _Activity(sent, "train", sent[:, 0]), p)
-                total[:, arrival] += reached[:, 0].cpu().numpy().astype(np.int64)
-    if engine.record == "states":
-        engine.keep("states", p, torch.as_tensor(states))
-    spikes_sent = torch.as_tensor(train, dtype=dtype, device=engine.device)
-    return _Activity(spikes_sent, "train", spikes_sent.sum(1))
-
-
-def _changes(values: Tensor) -> Tensor:
-    """(N, steps, ...): differences from the step before, the first one from zero."""
-    return torch.diff(values, dim=1, prepend=torch.zeros_like(values[:, :1]))
-
-
-def _sigma_delta(engine: _Engine, p: Population, drives: list[_Activity]) -> _Activity:
-    assert isinstance(p.neuron, SigmaDelta)
-    parameters = engine.parameters[p.name]
-    v = _membranes(engine, p, drives, repeat_bias=False)
-    count = torch.floor_(v / parameters["threshold"]).clamp_(0, p.neuron.levels)
-    if engine.one_pass:
-        return _Activity(count, "first", count[:, 0])
-    return _Activity(_changes(count), "train", count[:, -1])
-
-
-def _soft_reset_if(engine: _Engine, p: Population, drives: list[_Activity]) -> _Activity:
-    parameters = engine.parameters[p.name]
-    drive = engine.over_time(p, drives).add_(parameters["bias"])
-    threshold = parameters["threshold"]
-    v = parameters["initial"].expand(drive[:, 0].shape).clone()
-    states = torch.empty_like(drive) if engine.record == "states" else None
-    for tau in range(engine.netlist.steps):  # a recursion: each step needs the one before
-        v += drive[:, tau]
-        spikes = (v >= threshold).to(v.dtype)
-        v -= threshold * spikes
-        if states is not None:
-            states[:, tau] = v
-        drive[:, tau] = spikes  # the drive of this step is not needed any more
-    if states is not None:
-        engine.keep("states", p, states)
-    return _Activity(drive, "train", drive.sum(1))
-
-
-def _window(engine: _Engine, p: Population, drives: list[_Activity]) -> _Activity:
-    assert isinstance(p.neuron, Window)
-    v = _membranes(engine, p, drives, repeat_bias=False)[:, -1]
-    count = torch.floor_(v / engine.parameters[p.name]["threshold"]).clamp_(0, p.neuron.levels)
-    steps = engine.netlist.steps
-    if engine.one_pass or p.neuron.sending == "graded" or steps == 1:
-        return _Activity(count.unsqueeze(1), "first", count)
-    ranks = torch.arange(steps, device=v.device).reshape(-1, *(1,) * len(p.shape))
-    train = (count.unsqueeze(1) > ranks).to(v.dtype)  # first ones first
-    return _Activity(train, "train", count)
-
-
-def _readout(engine: _Engine, p: Population, drives: list[_Activity]) -> _Activity:
-    v = _membranes(engine, p, drives, repeat_bias=True)
-    if engine.stop is None:
-        engine.keep("readouts", p, v[:, -1])
-    return _Activity(v, "train", v[:, -1])
-
-
-def _membranes(
-    engine: _Engine, p: Population, drives: list[_Activity], *, repeat_bias: bool
-) -> Tensor:
-    """v after every step, (N, steps, *shape), or in one pass after the last, (N, 1, *shape).
-
-    Keeps v if asked for. A window's bias counts once, a readout's in every step.
-    """
-    parameters = engine.parameters[p.name]
-    start, bias = parameters["initial"], parameters["bias"]
-    if engine.one_pass:
-        v = drives[0].count + (start + bias * (engine.netlist.steps if repeat_bias else 1))
-        for drive in drives[1:]:
-            v += drive.count
-        return v.unsqueeze(1)
-    drive_per_step = engine.over_time(p, drives)
-    if repeat_bias:
-        drive_per_step += bias
-    else:
-        start = start + bias
-    states = drive_per_step.cumsum(1).add_(start)
-    if engine.record == "states":
-        engine.keep("states", p, states)
-    return states
-
-
-_Kernel = Callable[[_Engine, Population, list[_Activity]], _Activity]
-_KERNELS: dict[type[NeuronModel], _Kernel] = {
-    SoftResetIF: _soft_reset_if,
-    Window: _window,
-    SigmaDelta: _sigma_delta,
-    Readout: _readout,
-}
-"""The batched form of the common models; tested equal to their `step`, as which others run."""

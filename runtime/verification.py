@@ -126,7 +126,8 @@ def _charges(netlist: Netlist, trace: Trace) -> tuple[dict[str, Array], dict[str
         if p is netlist.input or late:
             continue
         total = drives.total(p, trace.counts)
-        count = trace.counts.get(p.name, np.zeros_like(total))
+        # In 64 bits: numpy 1 multiplies small counts by a scalar threshold in 16.
+        count = np.asarray(trace.counts.get(p.name, np.zeros_like(total)), np.int64)
         membranes = p.neuron.final_state(total, count, netlist.steps)
         if membranes is not None:
             expected[p.name] = membranes

@@ -55,12 +55,21 @@ TORCH_HOMES = [
     "lapilli.compiler.compensate",
     "lapilli.compiler.tracing",
     "lapilli.compiler.training",
+    "lapilli.runtime.kernels",
     "lapilli.runtime.reference",
 ]
 FRONT_DOOR = "lapilli"
 THIRD_PARTY: dict[str, tuple[str, list[str]]] = {
     "click": ("click", [FRONT_DOOR]),
-    "h5py": ("h5py", ["lapilli.compiler.artifact", "lapilli.compiler.nir_file"]),
+    "h5py": (
+        "h5py",
+        [
+            "lapilli.compiler.artifact",
+            "lapilli.compiler.netx_export",
+            "lapilli.compiler.netx_file",
+            "lapilli.compiler.nir_file",
+        ],
+    ),
     "lava": ("lava-nc", ["lapilli.runtime.lava"]),
     "nir": ("nir", ["lapilli.compiler.nir_file"]),
     "numpy": ("numpy", list(FOLDERS)),

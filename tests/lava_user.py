@@ -96,17 +96,30 @@ def run() -> dict[str, object]:
 
 def refusals() -> list[str]:
     """What the processes say to arguments that cannot be."""
+    from lava.magma.core.process.process import AbstractProcess
+    from lava.magma.core.run_conditions import RunSteps
+    from lava.magma.core.run_configs import Loihi2SimCfg
+
     from lapilli.runtime.lava import Readout, SoftResetIF, Source, Synapse, Window
+
+    def integers(process: AbstractProcess) -> None:
+        process.run(RunSteps(1), Loihi2SimCfg(select_tag="fixed_pt"))
 
     shape = (2,)
     wrong: list[Callable[[], object]] = [
         lambda: SoftResetIF(shape=shape, threshold=1, window=0),
         lambda: Readout(shape=shape, window=1, offset=-1),
-        lambda: SoftResetIF(shape=shape, threshold=1.5, window=1),
+        lambda: integers(SoftResetIF(shape=shape, threshold=1.5, window=1, name="real")),
+        lambda: SoftResetIF(shape=shape, threshold=[1, 2, 3], window=1),
+        lambda: SoftResetIF(shape=shape, threshold="high", window=1),
         lambda: Window(shape=shape, threshold=1, levels=5, sending="unary", window=4),
+        lambda: Window(shape=shape, threshold=1, levels=4, sending="late", window=4),
         lambda: Source(inputs=[[1, 2]], low=0, high=2**31, timing="first", window=1),
+        lambda: Source(inputs=[[1, 2]], low=0, high=1, timing="train", window=1),
+        lambda: integers(Source(inputs=[0.5], low=0, high=1, timing="held", window=1, name="x")),
         lambda: Synapse(map=matrix(), delay=-1),
-        lambda: Synapse(map=Diagonal(frozen(0.5), shape, shape)),
+        lambda: integers(Synapse(map=Diagonal(frozen(0.5), shape, shape), name="half")),
+        lambda: integers(Synapse(map=matrix(), exponent=-1, name="halved")),
     ]
     messages = []
     for attempt in wrong:

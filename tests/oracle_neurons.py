@@ -15,11 +15,16 @@ from lapilli.compiler.netlist import Population
 from lapilli.compiler.neurons import (
     LIF,
     HardResetIF,
+    Ladder,
     LavaDelta,
     LavaSigmaDelta,
+    MultiThreshold,
     NeuronModel,
+    OrGate,
+    RateMax,
     Readout,
     SigmaDelta,
+    SignedIF,
     SoftResetIF,
     Source,
     Window,
@@ -39,7 +44,7 @@ class Neuron:
     """One neuron: its model, its parameters as Python integers, and what it keeps ("v", ...)."""
 
     model: Any
-    p: dict[str, int]
+    p: dict[str, Any]
     kept: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -55,7 +60,7 @@ class Neuron:
 def neurons(p: Population) -> list[Neuron]:
     """The neurons of a population, in C order."""
     parameters = {
-        key: np.broadcast_to(value, p.shape).reshape(-1).tolist()
+        key: _per_neuron(value, p.shape, key in p.neuron.LEADING)
         for key, value in vars(p.neuron).items()
         if isinstance(value, np.ndarray)
     }
@@ -63,6 +68,13 @@ def neurons(p: Population) -> list[Neuron]:
         Neuron(p.neuron, {key: values[i] for key, values in parameters.items()})
         for i in range(p.size)
     ]
+
+
+def _per_neuron(values: Any, shape: tuple[int, ...], leading: bool) -> list[Any]:
+    if not leading:
+        return list(np.broadcast_to(values, shape).reshape(-1).tolist())
+    rungs = [_per_neuron(rung, shape, False) for rung in values]
+    return [list(ladder) for ladder in zip(*rungs, strict=True)]
 
 
 def _source(n: Neuron, drive: int, tau: int, steps: int) -> int:
@@ -123,6 +135,45 @@ def _sigma_delta(n: Neuron, drive: int, tau: int, steps: int) -> int:
     return int(n.kept["activity"]) - before
 
 
+def _signed_if(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    fired = n.kept.get("fired", 0) if tau else 0
+    v = saturated((n.p["initial"] + n.p["bias"] if tau == 0 else n.v) + drive)
+    spike = 0
+    if v >= n.p["threshold"] and fired < n.model.levels:
+        spike = 1
+    elif v < 0 and fired > 0:
+        spike = -1
+    n.kept.update(v=v - spike * n.p["threshold"], fired=fired + spike)
+    return spike
+
+
+def _multi_threshold(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    start = n.p["initial"] if tau == 0 else n.v
+    n.kept["v"] = saturated(_less(start, n.model.decay) + drive + n.p["bias"])
+    count = _levels_reached(n)
+    n.kept["v"] = n.v - count * n.p["threshold"]
+    return count
+
+
+def _ladder(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    n.kept["v"] = saturated((n.p["initial"] + n.p["bias"] if tau == 0 else n.v) + drive)
+    rungs: Any = n.p["thresholds"]
+    return _sent(n, sum(n.v >= rung for rung in rungs) if tau == steps - 1 else 0)
+
+
+def _or_gate(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    n.kept["v"] = saturated(drive)
+    return int(drive > 0)
+
+
+def _rate_max(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    n.kept["v"] = saturated(drive)
+    spikes = [n.v // 2**k % 2 for k in range(n.model.inputs)]
+    rates = [0] * n.model.inputs if tau == 0 else n.kept["rates"]
+    n.kept["rates"] = [rate + spike for rate, spike in zip(rates, spikes, strict=True)]
+    return spikes[n.kept["rates"].index(max(n.kept["rates"]))]
+
+
 def _less(x: int, decay: int) -> int:
     kept = abs(x) * (4096 - decay) // 4096
     return kept if x >= 0 else -kept
@@ -168,6 +219,11 @@ STEPS: dict[type[NeuronModel], Callable[[Neuron, int, int, int], int]] = {
     HardResetIF: _hard_reset_if,
     Window: _window,
     SigmaDelta: _sigma_delta,
+    SignedIF: _signed_if,
+    MultiThreshold: _multi_threshold,
+    Ladder: _ladder,
+    OrGate: _or_gate,
+    RateMax: _rate_max,
     Readout: _readout,
     LIF: _lif,
     LavaDelta: _lava_delta,

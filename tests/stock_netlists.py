@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import netlists
 import numpy as np
 
+from lapilli.compiler.linear import Dense, Diagonal, frozen
 from lapilli.compiler.netlist import Netlist
-from lapilli.compiler.neurons import NeuronModel, SigmaDelta, SoftResetIF, Source, Timing, Window
+from lapilli.compiler.neurons import (
+    NeuronModel,
+    Readout,
+    SigmaDelta,
+    SoftResetIF,
+    Source,
+    Timing,
+    Window,
+)
 from lapilli.compiler.numerics import Int64Array
 
 
@@ -89,3 +99,34 @@ def _verified(netlist: Netlist) -> Netlist:
     netlist = netlists.proven(netlist)
     netlist.verify()
     return netlist
+
+
+def line(
+    neuron: NeuronModel,
+    weights: Any = ((1,),),
+    *,
+    source: Source | None = None,
+    steps: int = 6,
+    exponent: int = 0,
+    name: str = "it",
+) -> Netlist:
+    """Input, one population behind a dense matrix, and a readout of what it sends."""
+    matrix = np.array(weights)
+    size, inputs_ = matrix.shape
+    into = Dense(frozen(matrix, np.int16), (inputs_,), (size,))
+    zero = netlists.integers(0)
+    populations = (
+        netlists.population("input", (inputs_,), source or Source(-9, 9, "train")),
+        netlists.population(name, (size,), neuron),
+        netlists.population("out", (size,), Readout(zero, zero)),
+    )
+    connections = (
+        netlists.connection("input", name, into, exponent),
+        netlists.connection(name, "out", Diagonal(frozen(1, np.int8), (size,), (size,))),
+    )
+    return netlists.proven(Netlist(populations, connections, steps))
+
+
+def with_steps(netlist: Netlist, steps: int) -> Netlist:
+    """The same network with another window."""
+    return _verified(dataclasses.replace(netlist, steps=steps))

@@ -17,6 +17,7 @@ from oracle_neurons import Neuron
 from lapilli.compiler.linear import LinearMap
 from lapilli.compiler.neurons import MODELS, Readout, SoftResetIF, Window
 
+REAL = "for real numbers use Loihi2SimCfg(select_tag='floating_pt')"
 SCRIPT = Path(__file__).with_name("lava_user.py")
 
 
@@ -83,11 +84,18 @@ def test_arguments_that_cannot_be(seen: dict[str, Any]) -> None:
     assert seen["refusals"] == [
         "window >= 1, offset and gap >= 0; found 0, 0 and 0",
         "window >= 1, offset and gap >= 0; found 1, -1 and 0",
-        "parameters are integers; found float64",
-        "5 unary spikes do not fit a window of 4 steps",
+        "real: fixed_pt computes in integers; found threshold; " + REAL,
+        "threshold broadcasts to (2,); found (3,)",
+        "threshold is a number; found <U4",
+        "a window sends all its spikes before the next one ends: 1..4 levels; "
+        "found 5 levels, unary, 4 steps",
+        "sending is one of ('graded', 'unary'); found 'late'",
         "a spike carries 32 bits; found 2147483648",
+        "train inputs are (N, 1, ...); found (1, 2)",
+        "x: fixed_pt computes in integers; found inputs; " + REAL,
         "delay >= 0; found -1",
-        "weights are integers and the exponent is not negative; found float64 and 0",
+        "half: fixed_pt computes in integers; found weights; " + REAL,
+        "halved: fixed_pt computes in integers; found exponent -1; " + REAL,
     ]
 
 

@@ -5,6 +5,7 @@ integers (tests/oracles.py).
 """
 
 from lapilli.compiler.neurons.hard_reset_if import HardResetIF as HardResetIF
+from lapilli.compiler.neurons.ladder import Ladder as Ladder
 from lapilli.compiler.neurons.lava_delta import LavaDelta as LavaDelta
 from lapilli.compiler.neurons.lava_sigma_delta import LavaSigmaDelta as LavaSigmaDelta
 from lapilli.compiler.neurons.lif import LIF as LIF
@@ -12,8 +13,12 @@ from lapilli.compiler.neurons.model import STATE_BITS as STATE_BITS
 from lapilli.compiler.neurons.model import Interval as Interval
 from lapilli.compiler.neurons.model import NeuronModel as NeuronModel
 from lapilli.compiler.neurons.model import State as State
+from lapilli.compiler.neurons.multi_threshold import MultiThreshold as MultiThreshold
+from lapilli.compiler.neurons.or_gate import OrGate as OrGate
+from lapilli.compiler.neurons.rate_max import RateMax as RateMax
 from lapilli.compiler.neurons.readout import Readout as Readout
 from lapilli.compiler.neurons.sigma_delta import SigmaDelta as SigmaDelta
+from lapilli.compiler.neurons.signed_if import SignedIF as SignedIF
 from lapilli.compiler.neurons.soft_reset_if import SoftResetIF as SoftResetIF
 from lapilli.compiler.neurons.source import TIMINGS as TIMINGS
 from lapilli.compiler.neurons.source import Source as Source
@@ -24,7 +29,12 @@ MODELS: tuple[type[NeuronModel], ...] = (
     Source,
     SoftResetIF,
     HardResetIF,
+    SignedIF,
+    MultiThreshold,
     Window,
+    Ladder,
+    OrGate,
+    RateMax,
     SigmaDelta,
     Readout,
     LIF,

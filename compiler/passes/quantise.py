@@ -260,7 +260,7 @@ def _too_wide(p: Population, states: tuple[int, int]) -> StateOverflowError:
         "every reachable state fits, with weights that are fine enough",
         found=f"[{p.state_low}, {p.state_high}] with the coarsest weights",
         allowed=f"[{states[0]}, {states[1]}]",
-        remedy="Use fewer steps or levels.",
+        remedy="Use fewer steps, levels or input bits.",
     )
 
 

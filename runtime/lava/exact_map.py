@@ -2,7 +2,8 @@
 
 The largest sum of magnitudes that can occur, weights times the largest spike of this step, decides
 the arithmetic: float32 (BLAS) up to 2**24, float64 up to 2**53, where sums of integers are exact in
-any order, and int64 beyond. numpy and scipy only: torch hangs inside a Lava process.
+any order, and int64 beyond. The factor 2**exponent goes into the weights: it moves no bit of a
+float's mantissa. numpy and scipy only: torch hangs inside a Lava process.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from lapilli.compiler.linear import (
     LinearMap,
     Sparse,
 )
-from lapilli.compiler.numerics import FLOAT32_EXACT, FLOAT64_EXACT, Int64Array, shift_left
+from lapilli.compiler.numerics import FLOAT32_EXACT, FLOAT64_EXACT, Int64Array
 
 _Apply = Callable[[Array], Array]
 _Arithmetic = type[np.float32] | type[np.float64] | type[np.int64]
@@ -58,9 +59,10 @@ class ExactMap:
         dtype = _arithmetic(bound)
         apply = self._applies.get(dtype)
         if apply is None:
-            apply = self._applies[dtype] = _FORMS[type(self.map)](self.map, dtype)
-        total = apply(x.astype(dtype))
-        return shift_left(total.astype(np.int64, copy=False), self.exponent)
+            weight = self.map.weight.astype(dtype) * dtype(2**self.exponent)
+            shifted = self.map.with_weight(weight)
+            apply = self._applies[dtype] = _FORMS[type(self.map)](shifted)
+        return apply(x.astype(dtype)).astype(np.int64, copy=False)
 
 
 @final
@@ -82,17 +84,16 @@ def _arithmetic(bound: int) -> _Arithmetic:
     return np.float64 if bound <= FLOAT64_EXACT else np.int64
 
 
-def _batched(linear_map: LinearMap, dtype: _Arithmetic) -> _Apply:
-    typed = linear_map.with_weight(linear_map.weight.astype(dtype))
-    return lambda x: typed.apply(x[np.newaxis])[0]
+def _batched(linear_map: LinearMap) -> _Apply:
+    return lambda x: linear_map.apply(x[np.newaxis])[0]
 
 
-def _sparse(linear_map: LinearMap, dtype: _Arithmetic) -> _Apply:
-    matrix = linear_map.to_sparse().astype(dtype)  # once: building it costs more than using it
+def _sparse(linear_map: LinearMap) -> _Apply:
+    matrix = linear_map.to_sparse()  # once: building it costs more than using it
     return lambda x: (matrix @ x.reshape(-1)).reshape(linear_map.out_shape)
 
 
-_FORMS: dict[type[LinearMap], Callable[[LinearMap, _Arithmetic], _Apply]] = {
+_FORMS: dict[type[LinearMap], Callable[[LinearMap], _Apply]] = {
     Conv: _batched,
     ConvTransposed: _batched,
     Dense: _batched,

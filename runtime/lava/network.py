@@ -19,16 +19,12 @@ from lapilli.compiler.numerics import Int64Array
 from lapilli.compiler.schedule import schedule
 from lapilli.runtime.lava import processes
 from lapilli.runtime.lava.clock import Clock
-from lapilli.runtime.lava.processes import Observer, Recorder
+from lapilli.runtime.lava.neuron_process import Neurons, Observer, Recorder
 
-PROCESSES: dict[type[NeuronModel], type[AbstractProcess]] = {
-    neurons.Source: processes.Source,
-    neurons.SoftResetIF: processes.SoftResetIF,
-    neurons.Window: processes.Window,
-    neurons.SigmaDelta: processes.SigmaDelta,
-    neurons.Readout: processes.Readout,
+PROCESSES: dict[type[NeuronModel], type[Neurons]] = {
+    model: getattr(processes, model.__name__) for model in neurons.MODELS
 }
-"""The process of every neuron model; its keywords are the model's fields. Total over `MODELS`."""
+"""The process of every neuron model has its name; its keywords are the model's fields."""
 
 
 def build(

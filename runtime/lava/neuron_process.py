@@ -102,6 +102,7 @@ class CheckedProcess(AbstractProcess):
     """
 
     real_numbers = ""
+    _runtime = None  # what Lava's __del__ looks for, also where a constructor raised
 
     @property
     def model_class(self) -> type[AbstractProcessModel] | None:
@@ -138,7 +139,9 @@ class Neurons(CheckedProcess):
         clock = FixedClock(window, gap) if clock is None else clock
         more = {"shape": shape, "neuron": neuron, "clock": clock, **more}
         super().__init__(window=window, offset=offset, **more)
-        self.real_numbers = ", ".join(_real_numbers({**vars(neuron), "inputs": more.get("inputs", 0)}))
+        self.real_numbers = ", ".join(
+            _real_numbers({**vars(neuron), "inputs": more.get("inputs", 0)})
+        )
         for name, values in neuron.start(shape).items():
             setattr(self, name, Var(shape=values.shape, init=0))
         self.s_out = OutPort(shape=shape)

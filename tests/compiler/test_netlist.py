@@ -310,6 +310,11 @@ BEYOND: dict[str, tuple[Netlist, Profile, str, str, str, str, str]] = {
         "in -> a", "loihi1 stores 8-bit signed weights", "-129..1", "-128..127",
         "Compile for loihi1.",
     ),
+    "an exponent": (
+        proven(with_connection(SAMPLE, 1, exponent=8)), load("loihi1"),
+        "a -> b", "loihi1 scales weights by at most 2**7", "exponent 8", "7",
+        "Compile for loihi1.",
+    ),
     "delays": (
         sample(window(levels=63), steps=63), load("loihi1"),
         "a -> out", "loihi1 delays a spike by at most 62 steps", "63 steps", "62",

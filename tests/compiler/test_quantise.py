@@ -430,7 +430,7 @@ def test_states_that_cannot_fit_are_refused(coding: str) -> None:
     low, high = (int(n) for n in error.found.split("]")[0].strip("[").split(","))
     assert high > TOP or low < -TOP
     assert error.allowed == f"[{-TOP}, {TOP}]"
-    assert error.remedy == "Use fewer steps or levels."
+    assert error.remedy == "Use fewer steps, levels or input bits."
 
 
 def test_bounds_beyond_64_bits_do_not_wrap_into_a_proof() -> None:

@@ -135,6 +135,49 @@ PySoftResetIF, PySoftResetIFFloat = models(SoftResetIF, SoftResetIF.MODEL)
 
 
 @final
+class HardResetIF(DrivenNeurons):
+    """Integrate and fire: v += a_in + bias; s_out = v >= threshold; v = 0 where it fired.
+
+    v starts each window at `initial`; threshold >= 1. Loihi's LIF without its leaks.
+    """
+
+    MODEL = neurons.HardResetIF
+
+
+PyHardResetIF, PyHardResetIFFloat = models(HardResetIF, HardResetIF.MODEL)
+
+
+@final
+class SignedIF(DrivenNeurons):
+    """Integrate and fire that takes back: v += a_in; v -= threshold * s_out; n += s_out, with
+    s_out = +1 if v >= threshold and n < levels, -1 if v < 0 and n > 0, else 0.
+
+    v starts each window at initial + bias, n at 0; threshold >= 1, levels >= 1. Once the network is
+    silent, n is clip(floor((initial + bias + sum of a_in) / threshold), 0, levels).
+    """
+
+    MODEL = neurons.SignedIF
+
+
+PySignedIF, PySignedIFFloat = models(SignedIF, SignedIF.MODEL)
+
+
+@final
+class MultiThreshold(DrivenNeurons):
+    """v = leak(v) + a_in + bias; s_out = clip(floor(v / threshold), 0, levels), one graded spike;
+    v -= threshold * s_out.
+
+    v starts each window at `initial`; threshold >= 1, levels >= 1. leak(v) = v * (4096 - decay) /
+    4096, towards zero in fixed_pt; decay in 0 .. 4096, 0 keeps everything.
+    """
+
+    MODEL = neurons.MultiThreshold
+
+
+PyMultiThreshold, PyMultiThresholdFloat = models(MultiThreshold, MultiThreshold.MODEL)
+
+
+@final
 class Window(DrivenNeurons):
     """Integrates a window, v += a_in, then sends n = clip(floor(v / threshold), 0, levels).
 
@@ -147,6 +190,47 @@ class Window(DrivenNeurons):
 
 
 PyWindow, PyWindowFloat = models(Window, Window.MODEL)
+
+
+@final
+class Ladder(DrivenNeurons):
+    """Integrates a window, v += a_in, then sends n, the number of k with v >= thresholds[k].
+
+    v starts each window at initial + bias. thresholds do not fall with k; negative ones are
+    allowed. sending, pending: as in Window.
+    """
+
+    MODEL = neurons.Ladder
+
+
+PyLadder, PyLadderFloat = models(Ladder, Ladder.MODEL)
+
+
+@final
+class OrGate(DrivenNeurons):
+    """s_out = a_in >= 1, in each step by itself: exact max pooling of unary window spikes.
+
+    v is the current of this step.
+    """
+
+    MODEL = neurons.OrGate
+
+
+PyOrGate, PyOrGateFloat = models(OrGate, OrGate.MODEL)
+
+
+@final
+class RateMax(DrivenNeurons):
+    """Passes on the spikes of the input that has fired most in this window; ties: the first one.
+
+    a_in = sum of s[k] * 2**k, k < inputs <= 23: synapse k sends 0 or 1 with the exponent k.
+    v is the current of this step; counts (inputs, *shape) are the spikes of each input so far.
+    """
+
+    MODEL = neurons.RateMax
+
+
+PyRateMax, PyRateMaxFloat = models(RateMax, RateMax.MODEL)
 
 
 @final
@@ -173,6 +257,48 @@ class Readout(DrivenNeurons):
 
 
 PyReadout, PyReadoutFloat = models(Readout, Readout.MODEL)
+
+
+@final
+class LIF(DrivenNeurons):
+    """`lava.proc.lif.LIF` bit by bit, in windows: u = decay(u) + 64 * a_in;
+    v = decay(v) + u + 64 * bias; s_out = v > 64 * threshold; v = 0 where it fired.
+
+    u and v start each window at 0; decays in 0 .. 4096; u wraps, v saturates. fixed_pt only.
+    """
+
+    MODEL = neurons.LIF
+
+
+(PyLIF,) = models(LIF, LIF.MODEL, "fixed_pt")
+
+
+@final
+class LavaDelta(DrivenNeurons):
+    """`lava.proc.sdn.Delta` bit by bit, in windows: sends what a_in, clipped to low .. high,
+    changed by, once |change| >= threshold.
+
+    spike_exp, state_exp: as in Lava. fixed_pt only.
+    """
+
+    MODEL = neurons.LavaDelta
+
+
+(PyLavaDelta,) = models(LavaDelta, LavaDelta.MODEL, "fixed_pt")
+
+
+@final
+class LavaSigmaDelta(DrivenNeurons):
+    """`lava.proc.sdn.SigmaDelta` bit by bit, in windows: adds up a_in, sends what its activity
+    changed by, once |change| >= threshold.
+
+    spike_exp, state_exp: as in Lava; low, high: what v can reach. fixed_pt only.
+    """
+
+    MODEL = neurons.LavaSigmaDelta
+
+
+(PyLavaSigmaDelta,) = models(LavaSigmaDelta, LavaSigmaDelta.MODEL, "fixed_pt")
 
 
 @final

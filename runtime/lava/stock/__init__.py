@@ -46,20 +46,20 @@ def run(
             allowed="outputs, counts, spikes",
             remedy="Record spikes, or run it with processes='lapilli'.",
         )
-    limits = _limits(lower(netlist, inputs))
+    found = limits(lower(netlist, inputs))
     trace = runner.run(
         netlist,
         inputs,
         record=record,
         progress=progress,
-        timeout_s=limits.timeout_s if timeout_s is None else timeout_s,
-        stall_s=limits.stall_s,
+        timeout_s=found.timeout_s if timeout_s is None else timeout_s,
+        stall_s=found.stall_s,
         worker=worker,
     )
     return replace(trace, backend=NAME)
 
 
-def _limits(plan: Plan) -> Limits:
+def limits(plan: Plan) -> Limits:
     """Limits that a slow, busy machine keeps."""
     step_s = SLOW_STEP_S * plan.processes + plan.synapses / SLOW_MACS_PER_S
     start_s = STALL_S + step_s

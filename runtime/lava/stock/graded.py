@@ -6,10 +6,18 @@ import numpy as np
 
 from lapilli.compiler.linear import Array
 from lapilli.compiler.netlist import Netlist, Population
-from lapilli.compiler.neurons import STATE_BITS, Readout, SigmaDelta, Source, Window
+from lapilli.compiler.neurons import (
+    STATE_BITS,
+    MultiThreshold,
+    Readout,
+    SigmaDelta,
+    Source,
+    Window,
+)
 from lapilli.compiler.numerics import Int64Array, exponent_below, signed_range
 from lapilli.runtime.lava.stock import synapses
 from lapilli.runtime.lava.stock.cell import (
+    OURS,
     PROFILE,
     Cell,
     Constant,
@@ -35,6 +43,16 @@ def window(netlist: Netlist, p: Population, neuron: Window) -> Cell:
             "Compile with coding='graded'.",
         )
     return _quantiser(netlist, p, neuron, Stage(p.name, "GradedVec", p.size, _VECTOR))
+
+
+def multi_threshold(netlist: Netlist, p: Population, neuron: MultiThreshold) -> Cell:
+    """In one step it is a window neuron; in more, what it has sent would have to leave v."""
+    if netlist.steps > 1:
+        rule = "stock processes subtract a multiple of the threshold in the last step only"
+        raise refusal(p, rule, f"{netlist.steps} steps", "1 step", OURS)
+    start = neuron.leak(np.asarray(neuron.initial, np.int64))
+    same = Window(neuron.threshold, neuron.bias, start, neuron.levels, "graded")
+    return window(netlist, p, same)
 
 
 def sigma_delta(netlist: Netlist, p: Population, neuron: SigmaDelta) -> Cell:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lapilli.compiler.netlist import Netlist, Population
-from lapilli.compiler.neurons import LIF, STATE_BITS, HardResetIF, Interval, SoftResetIF
+from lapilli.compiler.neurons import LIF, STATE_BITS, HardResetIF, Interval, OrGate, SoftResetIF
 from lapilli.compiler.numerics import Int64Array, signed_range
 from lapilli.runtime.lava.stock.cell import PROFILE, Cell, Restart, constants, flat, refusal
 from lapilli.runtime.lava.stock.plan import Stage
@@ -55,6 +55,14 @@ def hard_reset_if(netlist: Netlist, p: Population, neuron: HardResetIF) -> Cell:
     _check(p, rule, Interval(flat(reach.low, p), flat(reach.high, p)), step, bias, initial)
     parameters = {"du": 4095, "dv": 0, "vth": flat(neuron.threshold, p) - 1}
     return _cell(netlist, p, Stage(p.name, "LIF", p.size, parameters), bias, initial)
+
+
+def or_gate(netlist: Netlist, p: Population, neuron: OrGate) -> Cell:
+    """LIF that forgets everything in a step and fires above zero."""
+    step, _ = netlist.drive_bounds(p.name)
+    zero = np.zeros(p.size, np.int64)
+    _check(p, "the current of a LIF fits 18 of its 24 bits", step, step, zero, zero)
+    return Cell((Stage(p.name, "LIF", p.size, {"du": 4095, "dv": 4096, "vth": 0}),))
 
 
 def lif(netlist: Netlist, p: Population, neuron: LIF) -> Cell:

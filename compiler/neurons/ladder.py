@@ -1,0 +1,91 @@
+"""Integrate a whole window, then count thresholds passed: any monotone activation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import numpy as np
+
+from lapilli.compiler.linear import Array
+from lapilli.compiler.neurons.model import (
+    STATE_BITS,
+    Flaw,
+    Interval,
+    NeuronModel,
+    State,
+    integers,
+    limited,
+)
+from lapilli.compiler.neurons.window import Sending, send, windowed_flaw
+from lapilli.compiler.numerics import Int64Array, signed_range
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Ladder(NeuronModel):
+    """Integrates a whole window, then n = number of k with v >= thresholds[k].
+
+    thresholds: (levels, ...), whose other axes broadcast to the population's shape; they do not
+    fall along the first axis, and may be negative. v starts a window at initial + bias. sending: as
+    `Window` has it. So n is any monotone staircase of v: sigmoid, tanh, softplus, ReLU6.
+    A Window is the ladder threshold, 2 * threshold, ..., levels * threshold.
+    """
+
+    VARIABLES: ClassVar[tuple[str, ...]] = ("v", "pending")
+    LEADING: ClassVar[tuple[str, ...]] = ("thresholds",)
+    SETTLES: ClassVar[bool] = True
+
+    thresholds: Array
+    bias: Array
+    initial: Array
+    levels: int
+    sending: Sending
+
+    def step(self, state: State, drive: Array, tau: int, steps: int) -> tuple[State, Array]:
+        start = self.initial + self.bias
+        v = np.broadcast_to(start, state["v"].shape) if tau == 0 else state["v"]
+        v = limited(v + drive)
+        count = self.count(v).astype(v.dtype) if tau == steps - 1 else np.zeros_like(v)
+        return send(self.sending, {"v": v, "pending": state["pending"]}, count)
+
+    def count(self, v: Array) -> Int64Array:
+        """Spikes that a window ending at membrane v sends."""
+        if self.thresholds.ndim == 1:  # shared: found by bisection
+            return integers(np.searchsorted(self.thresholds, v, side="right"))
+        count = np.zeros(v.shape, np.int64)
+        for threshold in self.thresholds:  # rung by rung: no array with an axis of levels
+            count += v >= threshold
+        return count
+
+    def reach(self, drive: Interval, total: Interval, steps: int) -> Interval:
+        start = self.initial + self.bias
+        return Interval(start + np.minimum(total.low, 0), start + np.maximum(total.high, 0))
+
+    def quantised(self, total: Int64Array, steps: int) -> Int64Array:
+        return self.count(integers(self.initial + self.bias + total))
+
+    def final_state(self, total: Int64Array, count: Int64Array, steps: int) -> Int64Array:
+        return integers(self.initial + self.bias + total)
+
+    def flaw(self, steps: int) -> Flaw | None:
+        if self.thresholds.shape[:1] != (self.levels,):
+            return Flaw("a ladder has a threshold per level", self.thresholds.shape, self.levels)
+        top = signed_range(STATE_BITS)[1]
+        low, high = int(self.thresholds.min()), int(self.thresholds.max())
+        if low < -top or high > top:
+            return Flaw("thresholds fit the state", f"{low}..{high}", f"{-top}..{top}")
+        falls = self.thresholds[1:] < self.thresholds[:-1]
+        if falls.any():
+            rung = int(np.argwhere(falls)[0][0]) + 2
+            return Flaw("thresholds do not fall", f"threshold {rung} below the one before", "order")
+        return windowed_flaw(self.levels, self.sending, steps)
+
+    def payload(self) -> tuple[int, int]:
+        return 0, self.levels if self.sending == "graded" else 1
+
+    def window_total(self, steps: int) -> tuple[int, int]:
+        return 0, self.levels
+
+    def emission_lag(self, steps: int) -> int:
+        return steps - 1

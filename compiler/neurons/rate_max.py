@@ -1,0 +1,66 @@
+"""Max pooling of rates: pass on the spikes of whoever has fired most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import numpy as np
+
+from lapilli.compiler.linear import Array, Shape
+from lapilli.compiler.neurons.model import (
+    STATE_BITS,
+    Flaw,
+    Interval,
+    NeuronModel,
+    State,
+    integers,
+    limited,
+)
+from lapilli.compiler.numerics import shift_left
+
+MAX_INPUTS = STATE_BITS - 1
+"""Bits of a positive state."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class RateMax(NeuronModel):
+    """counts[k] += s[k]; s = s[k] of the input k with the highest count, the first one of several.
+
+    The spikes of the pool's inputs come as the bits of one drive, drive = sum of s[k] * 2**k:
+    connection k sends 0 or 1 with the exponent k. Higher bits are ignored. v is the drive; counts,
+    one per input, start a window at 0.
+    Source: Rueckauer et al. 2016, max pooling by the highest accumulated rate; this step's spikes
+    are counted before the inputs are compared.
+    """
+
+    VARIABLES: ClassVar[tuple[str, ...]] = ("v", "counts")
+
+    inputs: int
+
+    def start(self, shape: Shape) -> State:
+        counts = np.zeros((self.inputs, *shape), np.int64)
+        return {"v": np.zeros(shape, np.int64), "counts": counts}
+
+    def step(self, state: State, drive: Array, tau: int, steps: int) -> tuple[State, Array]:
+        v = limited(drive)
+        bits = np.stack([shift_left(integers(v), -k) % 2 for k in range(self.inputs)])
+        counts = bits if tau == 0 else state["counts"] + bits
+        winner = counts.argmax(axis=0)[np.newaxis]
+        spikes = np.take_along_axis(bits, winner, axis=0)[0]
+        return {"v": v, "counts": counts}, spikes.astype(v.dtype)
+
+    def reach(self, drive: Interval, total: Interval, steps: int) -> Interval:
+        return drive
+
+    def flaw(self, steps: int) -> Flaw | None:
+        if 1 <= self.inputs <= MAX_INPUTS:
+            return None
+        return Flaw("the inputs of a pool are bits of a state", self.inputs, f"1..{MAX_INPUTS}")
+
+    def payload(self) -> tuple[int, int]:
+        return 0, 1
+
+    def window_total(self, steps: int) -> tuple[int, int]:
+        return 0, steps
