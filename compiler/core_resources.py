@@ -29,7 +29,7 @@ from lapilli.compiler.linear import (
     Sparse,
 )
 from lapilli.compiler.netlist import Connection, Netlist, Population
-from lapilli.compiler.neurons import Source
+from lapilli.compiler.neurons import LIF, HardResetIF, NeuronModel, Source
 from lapilli.hardware_profiles import Profile
 
 Mask = npt.NDArray[np.bool_]
@@ -42,6 +42,10 @@ INDEX_BITS = (6, 7, 8, 9, 10, 11, 12)
 """Loihi 1: widths of a target's index (nengo-loihi, INDEX_BITS_MAP)."""
 LATE_REMAINDER = 59
 """Loihi 1: a list that ends so late in a word, or exactly with it, takes one more (NxTF)."""
+
+RESET_TO_ZERO: tuple[type[NeuronModel], ...] = (HardResetIF, LIF)
+"""Models with a threshold that is not subtracted, as the chips' stock neuron; others count as if it
+were."""
 
 
 @final
@@ -192,33 +196,43 @@ def usage(netlist: Netlist, p: Population, start: int, stop: int, profile: Profi
         more, list_words = synapse_words(c, start, stop, profile)
         words, longest = words + more, max(longest, list_words)
         axons += input_axons(c.map, sources_of(c.map, start, stop))
-    threshold = getattr(p.neuron, "threshold", None)
-    soft = profile.features.soft_reset_compartments.value if threshold is not None else 1
+    thresholds = _thresholds(p, start, stop)
+    subtracts = thresholds and not isinstance(p.neuron, RESET_TO_ZERO)
+    each = profile.features.soft_reset_compartments.value if subtracts else 1
     neuron_words = profile.limits.neuron_words
     return Usage(
-        compartments=(stop - start) * soft,
+        compartments=(stop - start) * each,
         neuron_groups=1,
         synapse_words=words,
         longest_list=longest,
         pool_words=words + axons + (stop - start) * (neuron_words.value if neuron_words else 0),
         synapse_formats=len(drives),
         input_axons=axons,
-        threshold_profiles=0 if threshold is None else _distinct(threshold, p.shape, start, stop),
+        threshold_profiles=thresholds,
         compartment_profiles=1,
     )
 
 
-def neuron_values(values: Array, shape: Shape) -> Array:
-    """A parameter that broadcasts to `shape` behind any axes of its own, as (..., neurons)."""
-    own = values.shape[: max(values.ndim - len(shape), 0)]
-    full = np.broadcast_to(values, (*own, *shape))
-    return full.reshape(*own, math.prod(shape))
+def own_axes(neuron: NeuronModel, parameter: str) -> int:
+    """Axes of a parameter in front of those that broadcast to the population's shape."""
+    return 1 if parameter in getattr(neuron, "LEADING", ()) else 0
 
 
-def _distinct(values: Array, shape: Shape, start: int, stop: int) -> int:
-    if values.size == 1:
-        return 1
-    return len(np.unique(neuron_values(values, shape)[..., start:stop], axis=-1).T)
+def neuron_values(values: Array, shape: Shape, own: int = 0) -> Array:
+    """A parameter that broadcasts to `shape` behind `own` axes of its own, as (..., neurons)."""
+    leading, behind = values.shape[:own], values.shape[own:]
+    aligned = values.reshape(*leading, *(1,) * (len(shape) - len(behind)), *behind)
+    return np.broadcast_to(aligned, (*leading, *shape)).reshape(*leading, math.prod(shape))
+
+
+def _thresholds(p: Population, start: int, stop: int) -> int:
+    """Different thresholds, or ladders of them, among neurons."""
+    name = "threshold" if hasattr(p.neuron, "threshold") else "thresholds"
+    values: Array | None = getattr(p.neuron, name, None)
+    if values is None:
+        return 0
+    here = neuron_values(values, p.shape, own_axes(p.neuron, name))[..., start:stop]
+    return int(np.unique(here, axis=-1).shape[-1])
 
 
 def _row_words(c: Connection, length: int, profile: Profile) -> int:

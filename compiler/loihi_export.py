@@ -22,6 +22,7 @@ from lapilli.compiler.core_resources import (
     is_shared,
     neuron_values,
     on_host,
+    own_axes,
     sources_of,
     synapse_words,
     synapses,
@@ -128,7 +129,10 @@ class _Writer:
             "shape": list(p.shape),
             "program": type(p.neuron).__name__,
             "settings": settings,
-            "array_shapes": {name: list(values.shape) for name, values in arrays.items()},
+            "arrays": {
+                name: {"shape": list(values.shape), "own_axes": own_axes(p.neuron, name)}
+                for name, values in arrays.items()
+            },
             "resets": {"first_step": plan.first[p.name], "every": plan.interval},
             "sends_from_step": plan.sends[p.name],
             "spikes": _spikes(p.neuron),
@@ -235,7 +239,10 @@ class _Writer:
             "stop": s.stop,
             "program": type(p.neuron).__name__,
             "settings": settings,
-            "arrays": {n: compact(a, p.shape, s.start, s.stop) for n, a in arrays.items()},
+            "arrays": {
+                name: compact(values, p.shape, s.start, s.stop, own_axes(p.neuron, name))
+                for name, values in arrays.items()
+            },
         }
 
     def _synapse_group(self, i: int, c: Connection, s: CoreSlice, connections: list[Json]) -> Json:
@@ -294,12 +301,12 @@ class _Writer:
         return sent
 
 
-def compact(values: Array, shape: Shape, start: int, stop: int) -> Json:
+def compact(values: Array, shape: Shape, start: int, stop: int, own: int = 0) -> Json:
     """A parameter of the neurons start .. stop: once, once per channel that they touch, or each.
 
     Values are nested lists: axes of the parameter's own first, then channels or neurons.
     """
-    here = neuron_values(values, shape)[..., start:stop]
+    here = neuron_values(values, shape, own)[..., start:stop]
     if (here == here[..., :1]).all():
         return {"per": "group", "values": here[..., 0].tolist()}
     plane = math.prod(shape[1:])
@@ -354,7 +361,7 @@ def _program(neuron: NeuronModel) -> Json:
     definition = inspect.getdoc(cls) or cls.__name__
     return {
         "name": cls.__name__,
-        "equation": definition.splitlines()[0],
+        "equation": " ".join(definition.partition("\n\n")[0].split()),
         "definition": definition,
         "variables": list(getattr(cls, "VARIABLES", ("v",))),
         "state_bits": STATE_BITS,

@@ -84,8 +84,8 @@ def _population(document: Json, p: Json, where: str) -> Value:
         raise refuse(f"{where}: {p['name']}", "has neurons", neurons, f"1..{soundness.MAX_NEURONS}")
     groups = [g for c in document["cores"] for g in c["neuron_groups"] if _same(g, p, where)]
     arrays = {
-        name: _assembled(groups, name, shape, tuple(wanted), f"{where}: {p['name']}/{name}")
-        for name, wanted in p["array_shapes"].items()
+        name: _assembled(groups, name, shape, stated, f"{where}: {p['name']}/{name}")
+        for name, stated in p["arrays"].items()
     }
     return {
         "name": p["name"],
@@ -110,10 +110,13 @@ def _same(group: Json, p: Json, where: str) -> bool:
 
 
 def _assembled(
-    groups: list[Json], name: str, shape: tuple[int, ...], wanted: tuple[int, ...], where: str
+    groups: list[Json], name: str, shape: tuple[int, ...], stated: Json, where: str
 ) -> Array:
     """A parameter in the shape that it was compiled in, from what each core holds of it."""
-    own = wanted[: max(len(wanted) - len(shape), 0)]
+    wanted = tuple(stated["shape"])
+    own, behind = wanted[: stated["own_axes"]], wanted[stated["own_axes"] :]
+    if math.prod(own) * math.prod(shape) > soundness.MAX_NEURONS:
+        raise refuse(where, "is not too large", wanted, f"{soundness.MAX_NEURONS} values")
     full = np.zeros((*own, math.prod(shape)), np.int64)
     held = np.zeros(math.prod(shape), np.int64)
     plane = math.prod(shape[1:])
@@ -129,12 +132,11 @@ def _assembled(
     if (held != 1).any():
         raise refuse(where, "each neuron is on one core", int(held[held != 1][0]), 1)
     full = full.reshape(*own, *shape)
-    behind = len(wanted) - len(own)
-    axes = (*own, *(1,) * (len(shape) - behind), *wanted[len(own) :])
-    result = full[tuple(slice(None) if n > 1 else slice(0, 1) for n in axes)].reshape(wanted)
+    axes = (*own, *(1,) * (len(shape) - len(behind)), *behind)
+    result = full[tuple(slice(None) if n > 1 else slice(0, 1) for n in axes)]
     if (np.broadcast_to(result, full.shape) != full).any():
         raise refuse(where, "is shared as it was compiled", "other values", f"shape {wanted}")
-    return result
+    return result.reshape(wanted)
 
 
 def _connection(c: Json, weights: dict[str, Array]) -> Value:

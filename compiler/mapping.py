@@ -17,13 +17,13 @@ import numpy.typing as npt
 from lapilli.compiler.core_resources import LIMITS, Usage, excess, on_host, sources_of, usage
 from lapilli.compiler.errors import InputError, NetlistError
 from lapilli.compiler.linear import Shape
-from lapilli.compiler.netlist import Connection, Netlist, Population
+from lapilli.compiler.netlist import Netlist, Population
 from lapilli.compiler.neurons import Source
 from lapilli.hardware_profiles import Profile
 
 ELSEWHERE = (
-    *("weight_bits", "state_bits", "payload_bits", "max_delay_steps"),  # Netlist.verify
-    *("weight_exponent_min", "weight_exponent_max", "cores_per_chip"),  # place
+    *("weight_bits", "weight_exponent_max", "state_bits", "payload_bits"),  # Netlist.verify
+    *("max_delay_steps", "cores_per_chip"),  # Netlist.verify, place
     *("memory_word_bits", "dense_synapse_bits", "conv_synapse_bits"),  # constants of formulas
     *("conv_row_overhead_bits", "neuron_words"),
 )
@@ -34,8 +34,9 @@ _MESH = "cores are numbered, not placed on the mesh"
 _AXON_WORDS = "how many words an axon takes there is not public"
 UNCHECKED: Mapping[str, str] = MappingProxyType(
     {
+        "weight_exponent_min": "exponents of a netlist are never negative",
         "synapse_accumulator_bits": "the width of the sum of one step's drive is not proved",
-        "decay_bits": "no neuron model decays in the chip's format",
+        "decay_bits": "whether a leaky neuron's decays fit the chip's field is not looked at",
         "bias_mantissa_bits": _MANTISSAS,
         "bias_exponent_bits": _MANTISSAS,
         "threshold_mantissa_bits": _MANTISSAS,
@@ -157,8 +158,6 @@ def place(netlist: Netlist, profile: Profile) -> Placement:
             remedy="Choose the profile of a chip.",
         )
     netlist.verify(profile)
-    for c in netlist.connections:
-        _check_exponent(c, profile)
     filled = _Filling(netlist, profile).fill()
     cores_per_chip = profile.limits.cores_per_chip
     cores = tuple(
@@ -298,20 +297,6 @@ def _verify_cores(placement: Placement, netlist: Netlist, profile: Profile) -> N
                 taken,
                 "Place the network again.",
             )
-
-
-def _check_exponent(c: Connection, profile: Profile) -> None:
-    limits = profile.limits
-    low = limits.weight_exponent_min.value if limits.weight_exponent_min else c.exponent
-    high = limits.weight_exponent_max.value if limits.weight_exponent_max else c.exponent
-    if not low <= c.exponent <= high:
-        raise _refuse(
-            f"{c.source} -> {c.target}",
-            f"{profile.name} shifts a synapse's weights by its exponent",
-            f"exponent {c.exponent}",
-            f"{low:g}..{high:g}",
-            f"Compile for {profile.name}, with fewer levels.",
-        )
 
 
 def _unchecked(profile: Profile) -> tuple[Unchecked, ...]:

@@ -16,7 +16,16 @@ from typing import final
 import numpy as np
 
 from lapilli.compiler.errors import NetlistError
-from lapilli.compiler.linear import Array, Conv, Dense, Diagonal, LinearMap, Shape, per_channel
+from lapilli.compiler.linear import (
+    Array,
+    Conv,
+    Dense,
+    Diagonal,
+    LinearMap,
+    Shape,
+    frozen,
+    per_channel,
+)
 from lapilli.compiler.netlist import Connection, Netlist, Population
 from lapilli.compiler.netx_weights import effective, scaled_up, truncated
 from lapilli.compiler.neurons import LIF, HardResetIF, Readout
@@ -205,31 +214,43 @@ def _window(linear: LinearMap) -> Window | None:
     return None
 
 
-def _symmetric(conv: Conv) -> Window | None:
+def _symmetric(conv: Conv) -> Window:
     """With as many zeros before as behind, and outputs as many as fit: by taps that weigh nothing.
 
     A tap in front moves the window by one dilation, a tap at the end makes the last one not fit.
     """
     axes = [_padding_and_taps(conv, axis) for axis in (0, 1)]
     if None in axes:
-        return None
+        conv = _undilated(conv)
+        axes = [_padding_and_taps(conv, axis) for axis in (0, 1)]
     (top, rows), (left, columns) = (axis for axis in axes if axis is not None)
     weight = np.pad(conv.weight, [(0, 0), (0, 0), rows, columns])
     return Window(weight, conv.stride, (top, left), conv.dilation, conv.groups)
 
 
 def _padding_and_taps(conv: Conv, axis: int) -> tuple[int, tuple[int, int]] | None:
-    """Padding on both sides, and taps to add in front and behind; the fewest."""
-    size, outputs = conv.in_shape[axis + 1], conv.out_shape[axis + 1]
-    stride, dilation, taps = conv.stride[axis], conv.dilation[axis], conv.kernel[axis]
-    most = 2 * (size + taps)
-    choices = sorted(((a, b) for a in range(most) for b in range(most)), key=sum)
-    for front, behind in choices:
-        padding = conv.padding[axis] + front * dilation
-        room = size + 2 * padding - dilation * (front + taps + behind - 1) - 1
-        if padding >= 0 and room >= 0 and room // stride + 1 == outputs:
-            return padding, (front, behind)
-    return None
+    """Padding on both sides, and taps to add in front and behind; None where dilation forbids it.
+
+    With f taps in front and b behind, (room + (f - b) * dilation) // stride + 1 outputs fit.
+    """
+    stride, dilation, padding = conv.stride[axis], conv.dilation[axis], conv.padding[axis]
+    room = conv.in_shape[axis + 1] + 2 * padding - dilation * (conv.kernel[axis] - 1) - 1
+    lacking = stride * (conv.out_shape[axis + 1] - 1) - room
+    least, most = -(-lacking // dilation), (lacking + stride - 1) // dilation
+    if least > most:
+        return None
+    more = min(max(least, 0), most)
+    front = max(more, -(padding // dilation), 0)
+    return padding + front * dilation, (front, front - more)
+
+
+def _undilated(conv: Conv) -> Conv:
+    """The same convolution, the gaps between its taps filled with zeros."""
+    (kh, kw), (dy, dx) = conv.kernel, conv.dilation
+    shape = (*conv.weight.shape[:2], (kh - 1) * dy + 1, (kw - 1) * dx + 1)
+    weight = np.zeros(shape, conv.weight.dtype)
+    weight[:, :, ::dy, ::dx] = conv.weight
+    return replace(conv, weight=frozen(weight), dilation=(1, 1))
 
 
 def survives(matrix: Int64Array) -> bool:

@@ -12,6 +12,7 @@ import hashlib
 import math
 import os
 import stat
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def read_netx(path: str | os.PathLike[str]) -> NetxFile:
     try:
         with h5py.File(h5f.open_file_image(image)) as file:
             root = file["/"].id
-            layers = _Walk(len(image), root).layers(root, where)
+            layers = _Walk(image, root).layers(root, where)
     except _FAULTS as error:
         raise refuse(where, "is well-formed HDF5", error, "a file of slayer's export") from error
     return NetxFile(where, layers, hashlib.sha256(image).hexdigest())
@@ -93,8 +94,9 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 class _Walk:
     """Walks an image. budget: bytes of values still allowed, so no file unfolds beyond its size."""
 
-    def __init__(self, budget: int, root: h5g.GroupID):
-        self._budget = budget
+    def __init__(self, image: bytes, root: h5g.GroupID):
+        self._image = image
+        self._budget = len(image)
         self._seen = {h5o.get_info(root).addr}
 
     def layers(self, root: h5g.GroupID, where: str) -> tuple[Tree, ...]:
@@ -174,11 +176,40 @@ class _Walk:
         if shape not in ((), (1,)) or long > MAX_TEXT_BYTES:
             found = f"{shape} texts of {long} bytes"
             raise refuse(where, "is one short text", found, f"one, up to {MAX_TEXT_BYTES} bytes")
-        value = h5py.Dataset(dataset)[()]
-        raw = value[0] if shape else value
-        if not isinstance(raw, bytes) or len(raw) > MAX_TEXT_BYTES or not raw.isascii():
+        if long:
+            raw = h5py.Dataset(dataset)[()]
+            raw = bytes(raw[0] if shape else raw)
+        else:
+            raw = self._heap_text(dataset.get_offset(), where)
+        if len(raw) > MAX_TEXT_BYTES or not raw.isascii():
             raise refuse(where, "is one short text", raw, f"ASCII, up to {MAX_TEXT_BYTES} bytes")
         return raw.decode("ascii")
+
+    def _heap_text(self, offset: int | None, where: str) -> bytes:
+        """A text of variable length, from the global heap: the library hangs on a damaged one.
+
+        Source: HDF5 File Format Specification, III.E (global heap) and VIII (vlen elements).
+        """
+        image, found = self._image, None
+        if offset is not None and offset + 16 <= len(image):
+            length, heap, wanted = struct.unpack_from("<IQI", image, offset)
+            end = heap + 16
+            if image[heap : heap + 5] == b"GCOL\x01" and end <= len(image):
+                (size,) = struct.unpack_from("<Q", image, heap + 8)
+                found = self._heap_object(end, min(heap + size, len(image)), wanted)
+            if found is not None and length <= len(found):
+                return found[:length]
+        raise refuse(where, "its text is in the file", "a damaged heap", "a text")
+
+    def _heap_object(self, at: int, end: int, wanted: int) -> bytes | None:
+        while at + 16 <= end:
+            index, _, size = struct.unpack_from("<HH4xQ", self._image, at)
+            if index == wanted:
+                return self._image[at + 16 : at + 16 + min(size, MAX_TEXT_BYTES + 1)]
+            if index == 0:  # what is left of the heap
+                return None
+            at += 16 + (size + 7) // 8 * 8
+        return None
 
 
 def keys(tree: Mapping[str, object]) -> str:

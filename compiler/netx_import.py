@@ -273,7 +273,9 @@ class _Builder:
         wrapped = (bias + 2 ** (BIAS_BITS - 1)) % 2**BIAS_BITS - 2 ** (BIAS_BITS - 1)
         changed = int(np.count_nonzero(wrapped != bias))
         if changed:
-            self.notes.append(f"{layer.name}: netx keeps {BIAS_BITS} bits of a bias: {changed} wrap")
+            self.notes.append(
+                f"{layer.name}: netx keeps {BIAS_BITS} bits of a bias: {changed} wrap"
+            )
         return wrapped
 
     def _integrator(self, layer: Layer, neuron: LIF) -> Readout | None:
@@ -287,7 +289,7 @@ class _Builder:
         step, total = self._bounds(layer)
         reach = neuron.reach(step, total, self.steps)
         top = signed_range(STATE_BITS)[1]
-        fires = min(int(neuron.threshold.min()) << UNIT, top)
+        fires = min(int(neuron.threshold.min()) * 2**UNIT, top)
         if int(reach.high.max()) > fires or int(reach.low.min()) <= -top:
             return None
         self.notes.append(f"{layer.name}: never fires; the output is its membrane")
@@ -394,7 +396,10 @@ class _Builder:
 
     def _count_spikes(self) -> None:
         last = self.populations[-1]
-        if isinstance(last.neuron, LIF) and last.state_high <= int(last.neuron.threshold.min()) << 6:
+        if (
+            isinstance(last.neuron, LIF)
+            and last.state_high <= int(last.neuron.threshold.min()) << 6
+        ):
             self.notes.append(f"{last.name}: never fires; the output counts no spikes")
         ones = replace(identity(last.shape), weight=frozen(1, np.int8))
         self.connections.append(Connection(last.name, "output", ones, 0, 0, _ONE))
@@ -448,4 +453,3 @@ def _shared_exponent(weight: Array) -> tuple[Array, int]:
     while weight.any() and not (weight % 2).any():
         weight, exponent = weight // 2, exponent + 1
     return smallest_integer(weight), exponent
-

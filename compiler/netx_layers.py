@@ -259,9 +259,11 @@ class _Reader:
 
 def _input(reader: _Reader, flatten: bool) -> Layer:
     neuron = reader.neuron()
-    given = [key for key in ("weight", "bias") if key in reader.tree and reader.numbers(key).size == 1]
+    given = [
+        key for key in ("weight", "bias") if key in reader.tree and reader.numbers(key).size == 1
+    ]
     if given and neuron is not None:
-        values = ", ".join(f"{key} {reader.numbers(key).tolist()}" for key in given)
+        values = ", ".join(f"{key} {reader.numbers(key).reshape(-1)[:3].tolist()}" for key in given)
         reader.note(f"netx does not apply the input transform ({values}): inputs come transformed")
     return Layer(reader.name, reader.where, "input", reader.shape((1, 2, 3)), neuron)
 

@@ -17,7 +17,7 @@ import numpy as np
 from lapilli.compiler.compose import Affine
 from lapilli.compiler.linear import Array, Diagonal, LinearMap, Shape, frozen, identity
 from lapilli.compiler.nir_file import NirFile, refuse
-from lapilli.compiler.nir_linear import LINEAR, delayed, through
+from lapilli.compiler.nir_linear import LARGEST, LINEAR, delayed, through
 
 Kind = Literal["input", "if", "leaky", "readout"]
 Reset = Literal["zero", "subtract"]
@@ -81,7 +81,19 @@ def network(file: NirFile, dt: float | None, reset: Reset) -> FloatNetwork:
 
     Raises InputError naming the node that cannot be imported.
     """
-    return _Builder(file, dt, reset).network()
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = _Builder(file, dt, reset).network()
+    for c in found.connections:
+        if not (np.abs(c.map.weight) <= LARGEST).all():
+            rule = "the weights between two populations are finite"
+            found_weight = "a product that is too large"
+            raise refuse(f"{c.source} -> {c.target}", rule, found_weight, f"up to {LARGEST:g}")
+    for p in found.populations:
+        if not (np.abs(p.bias) <= LARGEST).all():
+            raise refuse(
+                p.name, "the bias is finite", "a product that is too large", f"{LARGEST:g}"
+            )
+    return found
 
 
 @final
@@ -223,7 +235,7 @@ class _Builder:
             dt = self._step(where)
             leak = _parameter(node, "v_leak", shape, where)
             if v_reset.any():
-                if not np.array_equal(*np.broadcast_arrays(v_reset, leak)):
+                if not (v_reset == leak).all():
                     rule = "a leaky neuron is reset to 0 or to where it leaks to"
                     raise refuse(where, rule, f"v_reset {_some(v_reset)}", "0, or v_leak")
                 threshold, leak = threshold - v_reset, np.zeros(())
@@ -358,8 +370,9 @@ def _shape(types: Any, where: str) -> Shape:
 def _parameter(node: Any, field: str, shape: Shape, where: str) -> Array:
     """A parameter as float64, () where all neurons share it, else of the population's shape."""
     values = np.asarray(getattr(node, field))
-    if values.dtype.kind not in "fiub" or not np.isfinite(values).all():
-        raise refuse(where, f"{field} is finite numbers", values.dtype, "finite")
+    if values.dtype.kind not in "fiub" or not (np.abs(values) <= LARGEST).all():
+        found = f"{values.dtype}, NaN or too large"
+        raise refuse(where, f"{field} is finite numbers", found, f"up to {LARGEST:g}")
     values = values.astype(np.float64)
     if values.size and (values == values.flat[0]).all():
         return np.asarray(values.flat[0])
@@ -373,7 +386,7 @@ def _parameter(node: Any, field: str, shape: Shape, where: str) -> Array:
 def _decay(node: Any, field: str, dt: float, where: str) -> float:
     """dt / tau, which is one for a population: Lava's LIF has one decay for all its neurons."""
     tau = np.asarray(getattr(node, field), np.float64)
-    if not tau.size or not np.isfinite(tau).all() or (tau < dt).any():
+    if not tau.size or not (tau <= LARGEST).all() or (tau < dt).any():
         rule = f"{field} is not shorter than a step"
         raise refuse(where, rule, _some(tau), f">= {dt:g} s", "Use a shorter time step.")
     if np.ptp(tau) > 1e-6 * tau.max():

@@ -20,6 +20,8 @@ MAX_DELAY = 2**12
 MAX_DELAYS = 64
 """Different delays within one node; each becomes a connection of its own."""
 MAX_OUTPUTS = 2**26
+LARGEST = 1e30
+"""Magnitude of any number in a network: far above use, and products of ten stay finite."""
 ON_GRID = 1e-3
 """Steps that a delay may lie beside a whole number of steps."""
 Pair = tuple[int, int]
@@ -209,8 +211,8 @@ def _array(node: Any, field: str, where: str) -> Array:
     values = np.asarray(getattr(node, field))
     if values.dtype.kind not in "fiub" or not values.size:
         raise refuse(where, f"{field} is numbers", f"{values.dtype} {values.shape}", "numbers")
-    if not np.isfinite(values).all():
-        raise refuse(where, f"{field} is finite", "NaN or infinity", "finite numbers")
+    if not (np.abs(values) <= LARGEST).all():  # NaN is not
+        raise refuse(where, f"{field} is finite", "NaN, or too large", f"up to {LARGEST:g}")
     return values.astype(np.float64)
 
 

@@ -2,8 +2,9 @@
 
 One unit of v is worth `unit` in a population. Where all weights into it are whole multiples of a
 power of two that 8 bits hold, that is the unit, and nothing is rounded. Otherwise weights take the
-8 bits in full, the largest one 127 units of its connection; powers of two between connections and
-below them make the unit finer, as far as the proof of the states allows.
+8 bits in full, the largest one 127 units of its connection (of its channel, where the chip may keep
+a threshold for each); powers of two between connections and below them make the unit finer, as far
+as the proof of the states allows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ import numpy as np
 
 from lapilli.compiler.compose import compose
 from lapilli.compiler.errors import StateOverflowError
-from lapilli.compiler.linear import Array, Diagonal, LinearMap, frozen, per_channel
+from lapilli.compiler.linear import (
+    Array,
+    Diagonal,
+    LinearMap,
+    Shape,
+    along_channels,
+    frozen,
+    per_channel,
+)
 from lapilli.compiler.netlist import Connection, Netlist, Population
 from lapilli.compiler.neurons import (
     LIF,
@@ -43,6 +52,8 @@ LIF_THRESHOLD_TOP = 2**16
 """v of Lava's LIF holds 64 times the threshold in 24 bits, and a drive above it."""
 LIF_BIAS_TOP = 2**15
 INPUT_LEVELS = 255
+FAINTEST = 2.0**-8
+"""Channels with weights smaller than this part of the largest one share its unit."""
 BEYOND = 2.0**40  # no state holds this
 
 
@@ -122,6 +133,10 @@ class _Population:
         self.low, self.high = -(2 ** (WEIGHT_BITS - 1)), 2 ** (WEIGHT_BITS - 1) - 1
         if bits is not None:
             self.low, self.high = -(2 ** (int(bits.value) - 1)), 2 ** (int(bits.value) - 1) - 1
+        exponent = profile.limits.weight_exponent_max
+        self.exponent = MAX_EXPONENT if exponent is None else min(int(exponent.value), MAX_EXPONENT)
+        self.rows: Array = np.ones(())
+        """What drives, thresholds and biases were divided by: () or (C,) along the channels."""
         self.states = signed_range(min(int(profile.limits.state_bits.value), STATE_BITS))
 
     def placed(self) -> tuple[Netlist, str]:
@@ -130,19 +145,19 @@ class _Population:
         exact = self._exact(grids)
         if exact is not None:
             return exact, f"{self.p.name}: weights and thresholds exact{self._leaks()}"
-        self._share_threshold()
+        self._scale_channels()
         peaks = [float(np.abs(c.map.weight).max(initial=0.0)) / self.high for c in self.drives]
         largest = max(peaks)
         if largest == 0.0:
             largest = float(self.p.threshold.max()) / PARAMETER_TOP
-        finest = max(min((k for k in peaks if k > 0), default=largest), largest / 2**MAX_EXPONENT)
+        finest = max(min((k for k in peaks if k > 0), default=largest), largest / 2**self.exponent)
         for shift in range(FINEST, -COARSEST - 1, -1):
             unit = finest * 2.0**-shift
             exponents = [_exponent(k, unit) if shift >= 0 else 0 for k in peaks]
             if shift < 0:
                 unit = max(unit, largest * 2.0**-shift)
             trial = self._trial(unit, exponents)
-            if max(exponents) <= MAX_EXPONENT and trial is not None and self._fits(trial):
+            if max(exponents) <= self.exponent and trial is not None and self._fits(trial):
                 return trial, self._line(trial, unit)
         raise StateOverflowError(
             f"{self.p.name} ({self.p.kind})",
@@ -167,7 +182,7 @@ class _Population:
         for c, e in zip(self.drives, exponents, strict=True):
             top, bottom = c.map.weight.max(initial=0.0), c.map.weight.min(initial=0.0)
             if (
-                e > MAX_EXPONENT
+                e > self.exponent
                 or not self.low <= bottom / (unit * 2.0**e) <= top / (unit * 2.0**e) <= self.high
             ):
                 return None
@@ -186,10 +201,13 @@ class _Population:
             if weight.size and not self.low <= weight.min() <= weight.max() <= self.high:
                 return None
             linear = c.map.with_weight(weight)
+            # Of numbers for single neurons of an image, a connection keeps none.
+            value = scale * (self.rows if self.rows.ndim < 2 else 1.0)
             connections.append(
-                Connection(c.source, c.target, linear, e, c.delay, frozen(scale), c.delay)
+                Connection(c.source, c.target, linear, e, c.delay, frozen(value), c.delay)
             )
-        value, one = frozen(unit), frozen(1.0)
+        rows = along_channels(self.rows, self.p.shape) if self.rows.ndim == 1 else self.rows
+        value, one = frozen(unit * rows), frozen(1.0)
         population = Population(self.p.name, self.p.shape, neuron, value, one, 0, 0)
         netlist = replace(
             self.netlist,
@@ -239,19 +257,37 @@ class _Population:
         channels = per_channel(self.p.threshold, self.p.shape)
         return channels is None or bool(channels.ndim and sharing == "population")
 
-    def _share_threshold(self) -> None:
-        """Fold thresholds that the chip cannot keep apart into the weights: all become 1."""
-        if not self._sharing_fault():
-            return
+    def _scale_channels(self) -> None:
+        """Divide each channel by a number of its own, where that helps.
+
+        By its threshold, where the chip cannot keep several; else by its largest weight.
+        """
         p = self.p
-        inverse = np.broadcast_to(1.0 / p.threshold, p.shape)
-        fold = Diagonal(frozen(inverse), p.shape, p.shape)
+        shared = self.profile.features.threshold_sharing.value == "population"
+        if p.kind == "readout" or not (p.shape[0] > 1 or self._sharing_fault()):
+            return
+        if self._sharing_fault():
+            rows = per_channel(p.threshold, p.shape)
+            rows = np.broadcast_to(p.threshold, p.shape) if rows is None else rows
+        elif shared:
+            return
+        else:
+            peaks = [
+                np.broadcast_to(_channel_peaks(c.map, p.shape), p.shape[:1]) for c in self.drives
+            ]
+            peak = np.max(peaks, axis=0)
+            if peak.max() == 0.0:
+                return
+            rows = np.maximum(peak / peak.max(), FAINTEST)
+        full = along_channels(rows, p.shape) if rows.shape == p.shape[:1] else rows
+        fold = Diagonal(frozen(1.0 / np.broadcast_to(full, p.shape)), p.shape, p.shape)
         self.drives = [replace(c, map=compose(fold, c.map)) for c in self.drives]
+        self.rows = rows
         self.p = replace(
             p,
-            threshold=frozen(1.0),
-            bias=frozen(p.bias * inverse),
-            initial=frozen(p.initial * inverse),
+            threshold=_shared(frozen(p.threshold / full)),
+            bias=frozen(p.bias / full),
+            initial=frozen(p.initial / full),
         )
 
     def _leaks(self) -> str:
@@ -271,13 +307,19 @@ class _Population:
         worst = 0.0
         for c, q in zip(self.drives, placed, strict=True):
             peak = float(np.abs(c.map.weight).max(initial=0.0))
-            error = np.abs(c.map.weight - q.map.weight * float(q.weight_scale))
+            error = np.abs(c.map.weight - q.map.weight * (unit * 2.0**q.exponent))
             worst = max(worst, float(error.max(initial=0.0)) / peak if peak else 0.0)
         words = f"{self.p.name}: weights in {WEIGHT_BITS} bits, off by up to {worst:.2%} of the "
-        words += "largest"
+        words += "largest" + (" of the channel" if self.rows.ndim else "")
         if self.p.kind != "readout":
             words += f", threshold off by up to {unit / float(self.p.threshold.min()):.2%}"
         return words + self._leaks()
+
+
+def _channel_peaks(m: LinearMap, shape: Shape) -> Array:
+    """The largest weight into each channel of `shape`."""
+    peaks = np.broadcast_to(m.row_peaks(), m.out_shape).reshape(shape)
+    return np.asarray(peaks.reshape(shape[0], -1).max(axis=1))
 
 
 def _shared(values: Array) -> Array:

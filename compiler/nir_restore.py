@@ -21,7 +21,7 @@ from lapilli.compiler.errors import InputError, LapilliError
 from lapilli.compiler.linear import FORMS, Array, Shape
 from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.nir_file import NirFile, refuse
-from lapilli.compiler.numerics import FLOAT64_EXACT, half_up, round_down
+from lapilli.compiler.numerics import FLOAT64_EXACT, half_up
 from lapilli.compiler.storage import (
     CLASS,
     Record,
@@ -77,7 +77,7 @@ def _compare(file: NirFile, artifact: Artifact) -> None:
     """Raise InputError unless a new export is this file, node by node."""
     nodes, edges, _ = nir_export.graph(artifact)
     if set(edges) != set(file.edges) or set(nodes) != set(file.nodes):
-        changed = {*edges} ^ {*file.edges} or {*nodes} ^ {*file.nodes}
+        changed = [*({*edges} ^ {*file.edges}), *({*nodes} ^ {*file.nodes})]
         rule = "nodes and edges are those that the metadata describe"
         raise refuse("the graph", rule, sorted(map(str, changed))[:3], "an unaltered graph", REMEDY)
     for name, node in nodes.items():
@@ -224,7 +224,7 @@ def _source(reader: _Reader, name: str, node: Any, shape: Shape) -> Record:
 def _integrate_and_fire(reader: _Reader, name: str, node: Any, shape: Shape) -> Record:
     theta = _field(node, "v_threshold", name)
     if node.metadata.get("reset") == "zero":
-        theta = round_down(theta).astype(np.float64) + 1
+        theta = theta + 0.5
     return {
         "threshold": _parameter(theta, node, "threshold_shape", shape, name),
         "bias": _parameter(reader.bias(name, shape), node, "bias_shape", shape, name),
@@ -352,7 +352,7 @@ def _provenance(text: str) -> Record:
             value = values.get(field)
             stored_as_json = isinstance(value, str) and hint is not str
             if stored_as_json:
-                record[field] = Text(canonical_json(json.loads(value)))
+                record[field] = Text(canonical_json(json.loads(str(value))))
             elif isinstance(value, list):
                 record[field] = tuple(value)
             elif isinstance(value, (str, int, float)):

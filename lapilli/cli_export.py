@@ -63,7 +63,14 @@ def _netx(artifact: Artifact, path: Path, profile: str | None) -> Report:
     }
 
 
-FORMATS: Mapping[str, Exporter] = MappingProxyType({"loihi": _loihi, "netx": _netx})
+def _nir(artifact: Artifact, path: Path, profile: str | None) -> Report:
+    from lapilli.compiler import nir_export
+
+    nir_export.write(path, artifact)
+    return {"notice": nir_export.NOTICE}
+
+
+FORMATS: Mapping[str, Exporter] = MappingProxyType({"loihi": _loihi, "netx": _netx, "nir": _nir})
 """Every format; each imports what it needs when it is used."""
 USES_PROFILE = ("loihi",)
 """Formats that are written for one chip."""

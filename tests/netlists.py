@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import scipy.sparse as sp
+from netlist_neurons import TIMINGS, Coding, Drive, random_neuron
 
 from lapilli.compiler.linear import (
     FORMS,
@@ -27,12 +28,14 @@ from lapilli.compiler.linear import (
     frozen,
 )
 from lapilli.compiler.netlist import Connection, Netlist, Population
-from lapilli.compiler.neurons import NeuronModel, Readout, SoftResetIF, Source, Window
+from lapilli.compiler.neurons import NeuronModel, Readout, SoftResetIF, Source
 from lapilli.compiler.numerics import Int64Array
 from lapilli.compiler.schedule import schedule
 
-Coding = Literal["graded", "unary", "rate"]
 CODINGS: tuple[Coding, ...] = ("graded", "unary", "rate")
+"""What the compiler makes."""
+ALL_CODINGS: tuple[Coding, ...] = get_args(Coding)
+"""One per neuron model, and "train": several models, delays, a population that drives itself."""
 SHARED = frozen(1.0)
 
 
@@ -53,9 +56,11 @@ def population(name: str, shape: Shape, neuron: NeuronModel) -> Population:
     return Population(name, shape, neuron, SHARED, SHARED, 0, 0)
 
 
-def connection(source: str, target: str, linear_map: LinearMap, exponent: int = 0) -> Connection:
+def connection(
+    source: str, target: str, linear_map: LinearMap, exponent: int = 0, synaptic_delay: int = 0
+) -> Connection:
     """A connection whose units are the network's own; `proven` sets its delay."""
-    return Connection(source, target, linear_map, exponent, 0, SHARED)
+    return Connection(source, target, linear_map, exponent, 0, SHARED, synaptic_delay)
 
 
 def integers(values: Any) -> Array:
@@ -64,10 +69,11 @@ def integers(values: Any) -> Array:
 
 
 def random_inputs(rng: np.random.Generator, netlist: Netlist, images: int) -> Int64Array:
-    """Images over the whole range of the source, (images, *input shape)."""
-    source = netlist.input
-    low, high = source.neuron.payload()
-    return rng.integers(low, high + 1, (images, *source.shape))
+    """Inputs over the whole range of the source, (images, *shape), or (images, steps, *shape)."""
+    source = netlist.source
+    stepwise = (netlist.steps,) if source.stepwise else ()
+    shape = (images, *stepwise, *netlist.input.shape)
+    return rng.integers(source.low, source.high + 1, shape)
 
 
 def random_netlist(
@@ -81,6 +87,7 @@ def random_netlist(
     """
     levels = int(rng.integers(2, 6))
     steps = {"graded": int(rng.integers(1, 4)), "unary": levels + int(rng.integers(2))}
+    steps["ladder"] = steps["unary"]
     builder = _Builder(rng, coding, levels, steps.get(coding, 7))
     order = [forms[i % len(forms)] for i in rng.permutation(max(len(forms), 5))][:5]
     for index, form in enumerate(order):
@@ -100,11 +107,8 @@ class _Builder:
     def __init__(self, rng: np.random.Generator, coding: Coding, levels: int, steps: int):
         self.rng, self.coding, self.levels, self.steps = rng, coding, levels, steps
         shape = (int(rng.integers(1, 4)) * 2, int(rng.integers(6, 9)), int(rng.integers(6, 9)))
-        source = Source(
-            int(rng.integers(-9, 1)),
-            int(rng.integers(5, 30)),
-            "held" if coding == "rate" else "first",
-        )
+        timing = TIMINGS.get(coding, "first")
+        source = Source(int(rng.integers(-9, 1)), int(rng.integers(5, 30)), timing)
         self.populations = [population("input", shape, source)]
         self.connections: list[Connection] = []
 
@@ -120,10 +124,14 @@ class _Builder:
         first = random_map(self.rng, form, self.netlist()[sources[0]].shape)
         self._connect(name, first, sources)
         self.populations.append(population(name, first.out_shape, SoftResetIF(*[integers(1)] * 3)))
+        shape = first.out_shape
+        if self.coding == "train" and len(self.populations) == 3:  # it drives itself, too
+            loop = _diagonal(self.rng, shape, shape)
+            self.connections.append(connection(name, name, loop, synaptic_delay=1))
         step, total = self.netlist().drive_bounds(name)
-        self.populations[-1] = population(
-            name, first.out_shape, self._neuron(first.out_shape, step.high, total.high)
-        )
+        drive = Drive(shape, int(step.high.max()), int(total.high.max()), self.levels)
+        neuron = random_neuron(self.rng, self.coding, drive)
+        self.populations[-1] = population(name, shape, neuron)
 
     def read(self, name: str, sources: Sequence[str]) -> None:
         """A readout."""
@@ -141,23 +149,8 @@ class _Builder:
             maps.append((_diagonal if same else _sparse)(self.rng, shape, first.out_shape))
         for source, linear_map in zip(sources, maps, strict=True):
             exponent = int(self.rng.integers(0, 3))
-            self.connections.append(connection(source, name, linear_map, exponent))
-
-    def _neuron(self, shape: Shape, step_high: Array, total_high: Array) -> NeuronModel:
-        rng = self.rng
-        sizes: list[Shape] = [(), (shape[0],) + (1,) * (len(shape) - 1), shape]
-        size = sizes[rng.integers(3)]
-        rate = self.coding == "rate"
-        # A fifth of the proven bound is an ordinary drive: some neurons fire, few always.
-        unit = int(step_high.max()) if rate else int(total_high.max()) // self.levels
-        threshold = rng.integers(max(unit // 8, 1), max(unit // 4, 1) + 2, size)
-        bias = rng.integers(-threshold // 4, threshold // 4 + 1)
-        initial = threshold // 2
-        parameters = integers(threshold), integers(bias), integers(initial)
-        if rate:
-            return SoftResetIF(*parameters)
-        sending: Literal["graded", "unary"] = "unary" if self.coding == "unary" else "graded"
-        return Window(*parameters, self.levels, sending)
+            delay = int(self.rng.integers(0, 3)) if self.coding == "train" else 0
+            self.connections.append(connection(source, name, linear_map, exponent, delay))
 
 
 def random_map(rng: np.random.Generator, form: type[LinearMap], in_shape: Shape) -> LinearMap:

@@ -31,6 +31,14 @@ def put(group: h5py.Group, values: Mapping[str, Any]) -> None:
             group[key] = value
 
 
+def layer_types(path: Path) -> list[tuple[str, bool]]:
+    """Type of every layer, and whether it has neurons."""
+    with h5py.File(path) as file:
+        layers = [file[f"layer/{i}"] for i in range(len(file["layer"]))]
+        kinds = [np.asarray(layer["type"][()]).reshape(-1)[0].decode() for layer in layers]
+        return [(kind, "neuron" in layer) for kind, layer in zip(kinds, layers, strict=True)]
+
+
 def cuba(threshold: int = 40, current: int = 1024, voltage: int = 128, **more: Any) -> Layer:
     """A CUBA neuron."""
     return {

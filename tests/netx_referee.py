@@ -84,7 +84,7 @@ def main(folder: Path) -> None:
     for path in sorted(folder.glob("*.net")):
         try:
             found = referee(path, np.load(path.with_suffix(".npy")))
-        except Exception as error:  # whatever netx raises is the finding
+        except Exception as error:  # noqa: BLE001 - whatever netx raises is the finding
             found = {"error": np.array(f"{type(error).__name__}: {error}")}
         np.savez(path.with_suffix(".npz"), **found)
 

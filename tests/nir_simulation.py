@@ -23,8 +23,12 @@ def simulate(
     *,
     reset: str = "zero",
     dt: float = 1.0,
+    at: bool = False,
 ) -> dict[str, Array]:
-    """What every node sends in each step, (steps, *shape); inputs (steps, *shape)."""
+    """What every node sends in each step, (steps, *shape); inputs (steps, *shape).
+
+    reset, at: as tools do that subtract the threshold, and that fire at it, not above it.
+    """
     sent: dict[str, list[Array]] = {name: [] for name in nodes}
     states: dict[str, Any] = {name: {} for name in nodes}
     for x in inputs:
@@ -43,24 +47,28 @@ def simulate(
                 elif sent[source]:
                     brought.append(sent[source][-1])
             total = sum(brought[1:], brought[0])
-            now[name] = _node(kind, node, total, states[name], reset, dt)
+            now[name] = _node(kind, node, total, states[name], (reset, dt, at))
         for name, value in now.items():
             sent[name].append(value)
     return {name: np.stack(values) for name, values in sent.items()}
 
 
-def _node(kind: str, node: Any, x: Array, state: dict[str, Any], reset: str, dt: float) -> Array:
+Rules = tuple[str, float, bool]
+
+
+def _node(kind: str, node: Any, x: Array, state: dict[str, Any], rules: Rules) -> Array:
     if kind == "I":
         state["v"] = state.get("v", 0.0) + node.r * x
         return np.asarray(state["v"])
     if kind == "Delay":
-        return _delay(node, x, state, dt)
+        return _delay(node, x, state, rules[1])
     if kind in ("IF", "LIF", "CubaLIF"):
-        return _fire(kind, node, x, state, reset, dt)
+        return _fire(kind, node, x, state, rules)
     return LINEAR[kind](node, x)
 
 
-def _fire(kind: str, node: Any, x: Array, state: dict[str, Any], reset: str, dt: float) -> Array:
+def _fire(kind: str, node: Any, x: Array, state: dict[str, Any], rules: Rules) -> Array:
+    reset, dt, at = rules
     v = state.get("v", np.zeros(x.shape))
     if kind == "IF":
         v = v + node.r * x
@@ -70,7 +78,7 @@ def _fire(kind: str, node: Any, x: Array, state: dict[str, Any], reset: str, dt:
             x = state["i"] = i + dt / node.tau_syn * (node.w_in * x - i)
         tau = node.tau if kind == "LIF" else node.tau_mem
         v = v + dt / tau * (node.v_leak - v + node.r * x)
-    z = v > node.v_threshold
+    z = v >= node.v_threshold if at else v > node.v_threshold
     after = v - node.v_threshold if reset == "subtract" else node.v_reset + np.zeros(v.shape)
     state["v"] = np.where(z, after, v)
     return z.astype(float)

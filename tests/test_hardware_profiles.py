@@ -62,8 +62,8 @@ def refusal(given: str | Path) -> ProfileError:
     return error
 
 
-def test_the_five_profiles_exist() -> None:
-    assert names() == ("cmos45", "lava-stock", "loihi1", "loihi2", "unlimited")
+def test_the_built_in_profiles_exist() -> None:
+    assert names() == ("cmos45", "lava-stock", "loihi1", "loihi2", "netx", "unlimited")
 
 
 @pytest.mark.parametrize("name", names())
@@ -109,7 +109,8 @@ def test_values_that_the_compiler_and_the_documentation_rely_on() -> None:
     ]
     assert [p.features.soft_reset_compartments.value for p in (loihi1, loihi2)] == [2, 1]
     assert [p.calibrated for p in (loihi1, loihi2, unlimited)] == [True, False, False]
-    assert [load(n).limits.state_bits.value for n in names()] == [24] * len(names())
+    bits = {n: load(n).limits.state_bits.value for n in names()}
+    assert bits == {**dict.fromkeys(names(), 24), "netx": 18}
     known = [key for key, _ in unlimited.quantities() if key.startswith("limits.")]
     assert known == ["limits.state_bits"]
     assert unlimited.energy is None and unlimited.time is None and unlimited.arithmetic is None

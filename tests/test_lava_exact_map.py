@@ -69,6 +69,25 @@ def test_every_geometry(form: type[Conv | ConvTransposed], groups: int, largest:
         assert ExactMap(linear_map, 1)(x).reshape(-1).tolist() == expected
 
 
+@pytest.mark.parametrize("padding", [(6, 6), (-5, -5), (1, -3), (-3, 7)])
+def test_a_convolution_may_read_beyond_the_input_altogether(padding: tuple[int, int]) -> None:
+    linear_map = Conv(frozen([[[[3]]]], np.int64), (1, 4, 4), (1, 2, 3), padding=padding)
+    x = np.arange(1, 17).reshape(1, 4, 4)
+    wired = oracles.synapses(linear_map)
+    expected = oracles.mapped(wired, 0, x.reshape(-1).tolist(), 6)
+    assert any(expected) == (padding == (1, -3))
+    assert ExactMap(linear_map)(x).reshape(-1).tolist() == expected
+
+
+def test_what_a_map_returned_is_not_overwritten_by_the_next_call() -> None:
+    weight = frozen(np.ones((1, 1, 2, 2)), np.int8)
+    for largest in (1, 2**30, 2**55):  # in every arithmetic
+        exact = ExactMap(Conv(weight, (1, 3, 3), (1, 2, 2)))
+        first = exact(np.full((1, 3, 3), largest))
+        exact(np.full((1, 3, 3), -largest))
+        assert first.reshape(-1).tolist() == [4 * largest] * 4
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("sign", [1, -1])
 def test_every_form_refuses_what_could_leave_64_bits(form: type[LinearMap], sign: int) -> None:

@@ -2,75 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import netlists
 import numpy as np
 import oracle_neurons
 import oracles
 import pytest
-from netlists import CODINGS, Coding
+from edge_neurons import BUILDERS, STEPS, TOP, drives
+from netlists import ALL_CODINGS, CODINGS, Coding
 
 from lapilli.compiler.linear import FORMS, LinearMap
-from lapilli.compiler.neurons import (
-    MODELS,
-    STATE_BITS,
-    NeuronModel,
-    Readout,
-    SoftResetIF,
-    Source,
-    Window,
-)
+from lapilli.compiler.neurons import MODELS, STATE_BITS, LavaDelta, LavaSigmaDelta, Source
 from lapilli.compiler.numerics import signed_range
 from lapilli.runtime import reference
 
-TOP = oracle_neurons.TOP
-SIZE = 4000
-
-
-def edges(rng: np.random.Generator, low: int, high: int) -> np.ndarray:
-    """Integers in low .. high, half of them at the ends, at zero and beside these."""
-    special = [low, low + 1, -1, 0, 1, high - 1, high, *rng.integers(low, high + 1, 7)]
-    return np.clip(rng.choice(special, SIZE), low, high)
-
-
-def parameters(rng: np.random.Generator) -> list[np.ndarray]:
-    """Threshold, bias, initial."""
-    found = (edges(rng, 1, TOP), edges(rng, -TOP, TOP), edges(rng, -TOP, TOP))
-    return [netlists.integers(values) for values in found]
-
-
-BUILDERS: dict[str, Callable[[np.random.Generator], NeuronModel]] = {
-    "Source": lambda rng: Source(-7, 9, "first"),
-    "Source held": lambda rng: Source(-7, 9, "held"),
-    "SoftResetIF": lambda rng: SoftResetIF(*parameters(rng)),
-    "Window graded": lambda rng: Window(*parameters(rng), 15, "graded"),
-    "Window unary": lambda rng: Window(*parameters(rng), 5, "unary"),
-    "Readout": lambda rng: Readout(*parameters(rng)[1:]),
-}
+SIZE = 1000
 
 
 def test_every_model_is_here() -> None:
     assert {name.split()[0] for name in BUILDERS} == {model.__name__ for model in MODELS}
-    assert signed_range(STATE_BITS) == (-TOP, TOP)
+    assert signed_range(STATE_BITS) == (-TOP, TOP) == (-oracle_neurons.TOP, oracle_neurons.TOP)
 
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_neuron_step_at_the_edges_of_24_bits(name: str) -> None:
     rng = np.random.default_rng(11)
-    model, steps = BUILDERS[name](rng), 5
+    model, steps = BUILDERS[name](rng, SIZE), STEPS
     naive = oracle_neurons.neurons(netlists.population("", (SIZE,), model))
     state = model.start((SIZE,))
     saturated = set()
-    for local in range(3 * steps):
-        drive = edges(rng, -(2**25), 2**25) if local % 3 else edges(rng, -9, 9)
+    for local, drive in enumerate(drives(rng, SIZE, windows=3).reshape(-1, SIZE)):
         state, spikes = model.step(state, drive, local % steps, steps)
         pairs = zip(naive, drive.tolist(), strict=True)
         expected = [neuron.step(a, local % steps, steps) for neuron, a in pairs]
         assert spikes.tolist() == expected
         assert state["v"].tolist() == [neuron.v for neuron in naive]
         saturated |= {-TOP, TOP - 1, TOP} & set(state["v"].tolist())
-    assert isinstance(model, Source) or -TOP in saturated
+    assert isinstance(model, (Source, LavaDelta, LavaSigmaDelta)) or -TOP in saturated
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -88,8 +55,9 @@ def test_maps(form: type[LinearMap]) -> None:
         assert wide.fan_out().reshape(-1).tolist() == fan_out.tolist()
 
 
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize(
+    ("coding", "seed"), [(c, s) for c in ALL_CODINGS for s in range(8 if c in CODINGS else 3)]
+)
 def test_reference_engine_on_random_networks(coding: Coding, seed: int) -> None:
     rng = np.random.default_rng(seed)
     netlist = netlists.random_netlist(rng, coding)

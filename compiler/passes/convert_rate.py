@@ -69,9 +69,9 @@ class Rate:
 def convert_rate(graph: PopulationGraph, ranges: Ranges, options: Rate) -> SpikingGraph:
     """Neurons whose rate over options.steps steps stands for the activity.
 
-    A reset to zero loses what a spike leaves above the threshold, on average a part of the rate
-    that more steps do not bring back (Rueckauer et al. 2016, equation 6), and it needs a membrane
-    that starts at zero: half a threshold would come back in the first spike only.
+    A reset to zero loses what a spike leaves above the threshold: under a constant drive of a
+    thresholds the rate tends to 1 / ceil(1 / a) instead of a, a loss that more steps do not make
+    good (Rueckauer et al. 2016). Nor would half a threshold at the start, so there is none.
     """
     subtract = options.reset == "subtract"
     model: Model = "soft_reset_if" if subtract else "hard_reset_if"

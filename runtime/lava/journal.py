@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -27,6 +28,7 @@ from lapilli.runtime.trace import Record
 NETLIST, INPUTS, JOB, LOG = "netlist.h5", "inputs.npy", "job.json", "log"
 """What the runner leaves for the worker, and where the worker's output goes."""
 _STATUS = "status.npy"
+_TEMPORARY = "temporary"
 _STOPS = "stops.npy"
 _FAILURE = "failure.json"
 
@@ -189,6 +191,17 @@ class Watch:
     def working(self) -> None:
         """All messages of this step have arrived."""
         self._row[_Column.PHASE] = Phase.WORKING
+
+
+def keep_temporary(directory: Path, folder: str) -> None:
+    """Note a folder outside the job's, which a worker that is killed would leave."""
+    (directory / _TEMPORARY).write_text(folder, "utf-8")
+
+
+def remove_temporary(directory: Path) -> None:
+    """Remove the folder that was noted, if any."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree((directory / _TEMPORARY).read_text("utf-8"), ignore_errors=True)
 
 
 def report_failure(directory: Path, process: str, what: str) -> None:

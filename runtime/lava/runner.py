@@ -7,6 +7,7 @@ the run ends with a Trace or one error, and with no process, shared memory or fi
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import importlib.util
 import json
@@ -32,7 +33,15 @@ from lapilli.compiler.schedule import schedule
 from lapilli.runtime.early_stop import StopRule
 from lapilli.runtime.lava import process_group
 from lapilli.runtime.lava.clock import until_stopped
-from lapilli.runtime.lava.journal import INPUTS, JOB, LOG, NETLIST, Journal, Status
+from lapilli.runtime.lava.journal import (
+    INPUTS,
+    JOB,
+    LOG,
+    NETLIST,
+    Journal,
+    Status,
+    remove_temporary,
+)
 from lapilli.runtime.trace import Progress, Record, Trace, real_outputs
 
 WORKER = (sys.executable, "-m", "lapilli.runtime.lava.worker")
@@ -43,6 +52,8 @@ SLOW_STEP_S, SLOW_MACS_PER_S = 0.02, 2e7
 _POLL_S = 0.05
 _GRACE_S = 30.0
 _SHARED_MEMORY = Path("/dev/shm")
+_NO_ROOM = (f"[Errno {errno.ENOSPC}]", "SIGBUS")
+"""What a failure says when shared memory is full: as it is asked for, or as it is written to."""
 _ELSEWHERE = "run with backend='reference', which computes the same"
 
 
@@ -189,6 +200,7 @@ def _supervise(
         process_group.wait(worker, _GRACE_S)
     finally:
         process_group.end(worker)
+        remove_temporary(journal.directory)
 
 
 def _follow(
@@ -226,6 +238,15 @@ def _follow(
 
 def _refuse_failure(journal: Journal, status: Sequence[Status], steps: int) -> None:
     failure = journal.failure()
+    if failure is not None and any(word in failure.what for word in _NO_ROOM):
+        raise BackendError(
+            f"lava: {_SHARED_MEMORY}",
+            "there is room for the channels between processes, a page each",
+            found=failure.what,
+            allowed="room for every channel",
+            remedy="Free some shared memory or enlarge it (docker run --shm-size), or "
+            f"{_ELSEWHERE}.",
+        )
     if failure is not None:
         done = next((row.done for row in status if row.name == failure.process), 0)
         raise BackendError(

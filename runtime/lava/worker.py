@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import multiprocessing
+import multiprocessing.util
 import os
 import shutil
 import signal
@@ -29,7 +30,14 @@ from lapilli.compiler import artifact
 from lapilli.runtime.early_stop import StopRule
 from lapilli.runtime.lava import network
 from lapilli.runtime.lava.clock import UNKNOWN, clocks
-from lapilli.runtime.lava.journal import INPUTS, JOB, NETLIST, Journal, report_failure
+from lapilli.runtime.lava.journal import (
+    INPUTS,
+    JOB,
+    NETLIST,
+    Journal,
+    keep_temporary,
+    report_failure,
+)
 from lapilli.runtime.trace import Record
 
 CHANNEL_DEPTH = 2
@@ -49,6 +57,8 @@ def main(arguments: Sequence[str], work: Work | None = None) -> None:
     threading.Thread(target=_end_with, args=(job["runner"], directory), daemon=True).start()
     sys.excepthook = functools.partial(_failed, directory)
     stop = None if job["stop"] is None else StopRule(**job["stop"])
+    # The sockets of Lava's memory manager: paths to them must be short, so not in the job's folder.
+    keep_temporary(directory, multiprocessing.util.get_temp_dir())
     (work or _run)(directory, job["record"], job["steps"], stop)
 
 

@@ -184,7 +184,7 @@ def listed(synapses: int, bits: int, prefix: int) -> int:
     return math.ceil(total / 64) + (total % 64 == 0 or total % 64 >= 59)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(seed=SEEDS, delay=st.integers(0, 9))
 def test_words_of_loihi_1(seed: int, delay: int) -> None:
     rng = np.random.default_rng(seed)
@@ -199,13 +199,12 @@ def test_words_of_loihi_1(seed: int, delay: int) -> None:
         if form in (Dense, Sparse):
             lists = [int(n) for n in matrix.sum(axis=0) if n]
         else:  # inputs of a channel whose targets lie alike share their list
-            seen = set()
+            seen, taps = set(), kernel_taps(linear_map)
             for column in range(linear_map.in_size):
                 targets = np.flatnonzero(matrix[:, column])
-                taps = kernel_taps(linear_map, column, targets)
                 if targets.size:
                     position = tuple((targets - targets[0]).tolist())
-                    seen.add((column // 42, position, taps))
+                    seen.add((column // 42, position, tuple(taps[targets, column].tolist())))
             lists = [len(position) for _, position, _ in seen]
         bits, prefix = (8 + width, 20) if dense else (18 + width, 10)
         words = [listed(n, bits, prefix) for n in lists]
@@ -213,12 +212,11 @@ def test_words_of_loihi_1(seed: int, delay: int) -> None:
         assert core_resources.synapse_words(c, start, stop, loihi1) == expected, form
 
 
-def kernel_taps(linear_map: LinearMap, column: int, targets: Array) -> tuple[int, ...]:
-    """Which tap of the kernel each synapse of an input is, found by numbering the taps."""
+def kernel_taps(linear_map: LinearMap) -> Array:
+    """Which tap of the kernel each synapse is, found by numbering the taps; (out size, in size)."""
     numbers = np.arange(1, linear_map.weight.size + 1).reshape(linear_map.weight.shape)
-    numbered = linear_map.with_weight(numbers).to_sparse()
-    taps = np.asarray(numbered[:, column].todense()).reshape(-1)[targets] - 1
-    return tuple((taps % math.prod(linear_map.weight.shape[2:])).tolist())
+    numbered = np.asarray(linear_map.with_weight(numbers).to_sparse().toarray())
+    return (numbered - 1) % math.prod(linear_map.weight.shape[2:])
 
 
 def test_the_longest_list_of_loihi_1_is_limited() -> None:
@@ -356,14 +354,6 @@ def test_a_layer_that_fits_no_core_is_refused(
     assert error.value.remedy
 
 
-def test_exponents_beyond_the_chip_are_refused() -> None:
-    net = random_netlist(np.random.default_rng(0), "graded")
-    assert max(c.exponent for c in net.connections) > 0
-    with pytest.raises(NetlistError, match="exponent") as error:
-        place(net, chip(weight_exponent_min=-7, weight_exponent_max=0))
-    assert error.value.allowed == "-7..0"
-
-
 def test_a_processor_has_no_cores() -> None:
     with pytest.raises(InputError, match="processor"):
         place(dense_chain(3, 2, 2), load("cmos45"))
@@ -372,6 +362,10 @@ def test_a_processor_has_no_cores() -> None:
 def test_the_netlists_own_limits_are_checked_first() -> None:
     with pytest.raises(NetlistError, match="4-bit signed weights"):
         place(dense_chain(3, 2, 2, weight=8), chip(weight_bits=4))
+    net = random_netlist(np.random.default_rng(0), "graded")
+    assert max(c.exponent for c in net.connections) > 0
+    with pytest.raises(NetlistError, match=r"at most 2\*\*0"):
+        place(net, chip(weight_exponent_max=0))
 
 
 def test_a_placement_of_another_network_or_chip_is_refused() -> None:

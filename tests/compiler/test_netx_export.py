@@ -126,7 +126,7 @@ def test_a_dense_network_line_by_line(tmp_path: Path) -> None:
 
 
 def test_convolutions_flatten_and_grouped_pooling(tmp_path: Path) -> None:
-    netlist = random_road(np.random.default_rng(3), (2, 6, 9), ROADS["pooling"][1][:2] + (dense,))
+    netlist = random_road(np.random.default_rng(3), (2, 6, 9), (*ROADS["pooling"][1][:2], dense))
     told = write(tmp_path / "x.net", netlist)
     found = content(tmp_path / "x.net")
     kinds = [found[f"layer/{k}/type"] for k in range(5)]
@@ -260,18 +260,14 @@ def test_a_flat_layer_before_such_a_convolution_is_one_too() -> None:
 def test_any_padding_and_number_of_outputs_is_written(size: tuple[int, int]) -> None:
     """Against what netx's convolution does with symmetric zeros and as many outputs as fit."""
     rng = np.random.default_rng(sum(size))
-    written = 0
     for _ in range(60):
         kernel, stride, dilation = (tuple(rng.integers(1, 4, 2).tolist()) for _ in range(3))
         padding, outputs = tuple(rng.integers(-2, 3, 2).tolist()), rng.integers(1, 5, 2).tolist()
         weight = frozen(rng.integers(-9, 10, (2, 1, *kernel)), np.int8)
         linear = Conv(weight, (1, *size), (2, *outputs), stride, padding, dilation)
         layer = chain(road((1, *size), linear, hard(9))).layers[0]
-        if not isinstance(layer.synapse, Window):
-            np.testing.assert_array_equal(layer.synapse, linear.to_sparse().toarray())
-            continue
-        written += 1
         w = layer.synapse
+        assert isinstance(w, Window)
         assert min(w.padding) >= 0
         room = [
             size[k] + 2 * w.padding[k] - w.dilation[k] * (w.weight.shape[2 + k] - 1) - 1
@@ -280,7 +276,6 @@ def test_any_padding_and_number_of_outputs_is_written(size: tuple[int, int]) -> 
         assert [r // s + 1 for r, s in zip(room, w.stride, strict=True)] == outputs
         same = Conv(w.weight, linear.in_shape, linear.out_shape, w.stride, w.padding, w.dilation)
         assert (same.to_sparse() != linear.to_sparse()).nnz == 0
-    assert written > 40
 
 
 def soft() -> SoftResetIF:
@@ -370,9 +365,13 @@ REFUSED: dict[str, tuple[Callable[[], Netlist], str, str]] = {
     "reshape": (convolution_behind_a_matrix, "unflat", "no layer reshapes"),
     "size": (large_sparse, "input -> layer", "written out as a full matrix"),
     "membrane": (lambda: network(hard(131000)), "layer (HardResetIF)", "membranes have 18 bits"),
-    "readout": (lambda: network(steps=30000), "out (Readout)", "membranes have 18 bits"),
+    "readout": (
+        lambda: network(readout=Readout(*integers(5000, 0)), steps=30),
+        "out (Readout)",
+        "membranes have 18 bits",
+    ),
     "drive": (
-        lambda: network(hard(20000, -32000), source=Source(0, 14500, "held"), steps=1),
+        lambda: network(hard(10000, (0, -32000, 0)), source=Source(0, 20000, "held"), steps=1),
         "layer (HardResetIF)",
         "drives have 18 bits",
     ),

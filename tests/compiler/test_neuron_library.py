@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import netlists
 import numpy as np
 import pytest
 from netlists import connection, integers, population, proven
@@ -146,7 +145,7 @@ def test_a_leak_takes_the_same_part_of_both_signs_towards_zero() -> None:
 def test_a_ladder_of_multiples_is_a_window(sending: Any, rank: int) -> None:
     rng = np.random.default_rng(rank)
     shape, levels = (6, 5), 4
-    theta = rng.integers(1, 50, ((), (5,), (6, 5))[rank])
+    theta = rng.integers(1, 20, ((), (5,), (6, 5))[rank])
     bias = integers(rng.integers(-20, 20, shape))
     rungs = integers(np.stack([k * theta for k in range(1, levels + 1)]))
     drive = rng.integers(-20, 40, (levels, 100, *shape))
@@ -287,12 +286,3 @@ def test_parameters_that_cannot_be(model: NeuronModel, rule: str) -> None:
 )
 def test_parameters_that_can_be(model: NeuronModel) -> None:
     assert model.flaw(4) is None
-
-
-def test_every_model_here_is_one_of_the_netlists() -> None:
-    found = {type(p.neuron) for coding in netlists.CODINGS for p in _sample(coding).populations}
-    assert {SignedIF, MultiThreshold, Ladder, OrGate, RateMax, HardResetIF} <= found
-
-
-def _sample(coding: netlists.Coding) -> Netlist:
-    return netlists.random_netlist(np.random.default_rng(0), coding)

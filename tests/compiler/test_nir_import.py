@@ -313,9 +313,9 @@ def test_rounded_decays_and_weights_are_reported(tmp_path: Path) -> None:
     assert "voltage decay 0.0909091 as 372/4096" in notes
     (connection,) = artifact.netlist.into("lif")
     wanted = nodes["fc"].weight / (7 * 11)
-    error = np.abs(connection.map.weight * connection.weight_scale - wanted).max()
-    assert error <= 0.5 * connection.weight_scale
-    assert connection.weight_scale <= np.abs(wanted).max() / 127 * (1 + 1e-9)
+    values = connection.map.weight * connection.weight_scale[:, np.newaxis]
+    assert (np.abs(values - wanted).max(axis=1) <= 0.5 * connection.weight_scale).all()
+    np.testing.assert_allclose(connection.weight_scale * 127, np.abs(wanted).max(axis=1))
 
 
 def test_rounded_weights_use_their_bits_and_say_so(tmp_path: Path) -> None:
@@ -326,10 +326,16 @@ def test_rounded_weights_use_their_bits_and_say_so(tmp_path: Path) -> None:
     artifact = imported(tmp_path, nodes, edges)
     (connection,) = artifact.netlist.into("if1")
     assert np.abs(connection.map.weight).max() == 127
-    error = np.abs(connection.map.weight * connection.weight_scale - nodes["fc1"].weight).max()
-    assert 0 < error <= 0.5 * connection.weight_scale
-    relative = error / np.abs(nodes["fc1"].weight).max()
-    assert f"if1: weights in 8 bits, off by up to {relative:.2%}" in artifact.provenance.notes
+    values = connection.map.weight * connection.weight_scale[:, np.newaxis]
+    error = np.abs(values - nodes["fc1"].weight).max(axis=1)
+    assert connection.weight_scale.shape == (9,)
+    peaks = np.abs(nodes["fc1"].weight).max(axis=1)
+    assert (error > 0).all() and (error <= 0.5 * connection.weight_scale).all()
+    np.testing.assert_allclose(connection.weight_scale * 127, peaks)
+    words = (
+        f"if1: weights in 8 bits, off by up to {(error / peaks).max():.2%} of the largest of the"
+    )
+    assert words in artifact.provenance.notes
     assert "if2: weights and thresholds exact" in artifact.provenance.notes
 
 
@@ -337,9 +343,27 @@ def test_thresholds_that_a_chip_cannot_keep_apart_go_into_the_weights(tmp_path: 
     rng = np.random.default_rng(4)
     nodes, edges = dense_network(rng)
     nodes["if1"] = nir.IF(np.ones(9), np.arange(30.0, 39.0))
-    shared = imported(tmp_path, nodes, edges, profile="loihi1").netlist["if1"].neuron
-    assert isinstance(shared, HardResetIF)
-    assert np.unique(shared.threshold).size == 1
+    netlist = imported(tmp_path, nodes, edges, profile="loihi1").netlist
+    neuron = netlist["if1"].neuron
+    assert isinstance(neuron, HardResetIF)
+    assert neuron.threshold.shape == ()
+    units = netlist["if1"].state_scale
+    np.testing.assert_allclose(units * float(neuron.threshold), np.arange(30.0, 39.0), rtol=1e-3)
+    (connection,) = netlist.into("if1")
+    values = connection.map.weight * connection.weight_scale[:, np.newaxis]
+    assert np.abs(values - nodes["fc1"].weight).max() <= 0.5 * connection.weight_scale.max()
+
+
+def test_thresholds_of_single_neurons_of_an_image_go_into_the_weights(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    nodes, edges = residual_network(rng)
+    nodes["if1"] = nir.IF(np.ones((3, 5, 6)), rng.uniform(9.0, 30.0, (3, 5, 6)))
+    netlist = imported(tmp_path, nodes, edges, profile="loihi1").netlist
+    neuron = netlist["if1"].neuron
+    assert isinstance(neuron, HardResetIF)
+    assert neuron.threshold.shape == ()
+    found = netlist["if1"].state_scale * float(neuron.threshold)
+    np.testing.assert_allclose(found, nodes["if1"].v_threshold, rtol=1e-2)
 
 
 def test_windows_too_long_for_the_state_are_refused(tmp_path: Path) -> None:
@@ -462,6 +486,36 @@ def test_refusals_of_graphs(case: str, tmp_path: Path) -> None:
     nodes = {name: node for name, node in every.items() if name in used}
     with pytest.raises(InputError, match=message):
         imported(tmp_path, nodes, edges)
+
+
+def test_products_that_are_too_large_are_refused(tmp_path: Path) -> None:
+    huge = nir.Linear(np.full((3, 3), 1e30))
+    nodes = {"input": nir.Input(np.array([3])), "a": huge, "b": huge, "if": IF}
+    with pytest.raises(InputError, match="input -> if: the weights between two populations"):
+        imported(tmp_path, nodes, chain(nodes))
+    affine = nir.Affine(np.eye(3), np.full(3, 1e30))
+    nodes = {"input": nir.Input(np.array([3])), "a": affine, "b": nir.Scale(LINE * 1e9), "if": IF}
+    with pytest.raises(InputError, match="if: the bias is finite"):
+        imported(tmp_path, nodes, chain(nodes))
+
+
+@pytest.mark.parametrize("weight", [1e-30, 1e-9, 1e9, 1e30])
+@pytest.mark.parametrize("leaky", [False, True])
+def test_weights_of_any_size_become_integers_or_are_refused(
+    weight: float, leaky: bool, tmp_path: Path
+) -> None:
+    """No warning, no wrapped integer: a network, or StateOverflowError."""
+    neuron = nir.LIF(LINE * 3, LINE, LINE, LINE * 5) if leaky else IF
+    nodes = {"input": nir.Input(np.array([3])), "a": nir.Linear(np.eye(3) * weight), "if": neuron}
+    try:
+        artifact = imported(tmp_path, nodes, chain(nodes), dt=1.0)
+    except StateOverflowError as error:
+        assert error.where.startswith("if")
+    else:
+        artifact.netlist.verify()
+        (connection,) = artifact.netlist.into("if")
+        got = float((connection.map.weight * connection.weight_scale).max())
+        assert got == pytest.approx(weight / 3 if leaky else weight, rel=1e-2)
 
 
 def test_a_network_has_one_input_and_a_window(tmp_path: Path) -> None:

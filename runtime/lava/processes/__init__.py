@@ -340,7 +340,8 @@ class _PySynapse(PyLoihiProcessModel):
         self.observer: Observer = proc_params["observer"] or Unobserved()
         nothing = np.zeros(applied.map.in_shape, np.int32)
         self.delayed = deque([nothing] * proc_params["delay"])
-        self.current = applied(nothing)
+        current = np.int64 if isinstance(applied, ExactMap) else np.float64
+        self.current: Array = np.zeros(applied.map.out_shape, current)
 
     def run_spk(self) -> None:
         """Send what the step before left, then receive and sum."""

@@ -88,6 +88,11 @@ def flat(values: Array, p: Population) -> Int64Array:
     return np.broadcast_to(values, p.shape).reshape(-1)
 
 
+def part(p: Population, what: str) -> str:
+    """The name of a stage within a cell; no population has it, for their names are printable."""
+    return f"{p.name}\t{what}"
+
+
 def shared(values: Array, p: Population, name: str, process: str) -> int:
     """The one value of a parameter that a stock process has only once."""
     found = np.unique(flat(values, p))

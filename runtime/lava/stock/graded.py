@@ -24,6 +24,7 @@ from lapilli.runtime.lava.stock.cell import (
     Restart,
     constants,
     flat,
+    part,
     refusal,
 )
 from lapilli.runtime.lava.stock.plan import Stage
@@ -67,7 +68,7 @@ def sigma_delta(netlist: Netlist, p: Population, neuron: SigmaDelta) -> Cell:
     if at_once and not _reaches_the_cap(netlist, p, neuron):
         return _native(netlist, p, neuron, int(exponents[0]))
     quantiser = _quantiser(netlist, p, neuron, Stage(p.name, "Sigma", p.size, {}))
-    delta = Stage(f"{p.name} delta", "Delta", p.size, {"vth": 1})
+    delta = Stage(part(p, "delta"), "Delta", p.size, {"vth": 1})
     lag = quantiser.latency + 1
     joined = synapses.shifts(quantiser.exit, delta.name, np.zeros(p.size, np.int64))
     return Cell(
@@ -122,7 +123,7 @@ def _quantiser(
     exponents = _exponents(p, neuron.threshold)
     values = np.zeros((netlist.steps, p.size), np.int64)
     values[0] = flat(neuron.initial + neuron.bias, p)
-    relu = Stage(f"{p.name} relu", "GradedReluVec", p.size, _VECTOR)
+    relu = Stage(part(p, "relu"), "GradedReluVec", p.size, _VECTOR)
     if not _reaches_the_cap(netlist, p, neuron):
         wires = tuple(synapses.shifts(collect.name, relu.name, exponents))
         return Cell((collect, relu), 1, wires, constants(collect.name, values))
@@ -133,7 +134,7 @@ def _quantiser(
         rule = f"v - (levels + 1) * threshold fits {STATE_BITS} bits, where levels can be reached"
         raise refusal(p, rule, lowest, bottom, f"{PROFILE} If it was, use fewer levels.")
     values[0] -= offset
-    cap = Stage(f"{p.name} cap", "GradedReluVec", p.size, _VECTOR)
+    cap = Stage(part(p, "cap"), "GradedReluVec", p.size, _VECTOR)
     wires = (
         *synapses.shifts(collect.name, relu.name, exponents, -1),
         *synapses.shifts(relu.name, cap.name, np.zeros_like(exponents), -1),

@@ -15,7 +15,7 @@ from lapilli.compiler.numerics import Int64Array
 from lapilli.compiler.schedule import schedule
 from lapilli.runtime.lava.stock import cells, synapses
 from lapilli.runtime.lava.stock.cell import Cell
-from lapilli.runtime.lava.stock.plan import Plan, Stage, Tap, Wire
+from lapilli.runtime.lava.stock.plan import Clear, Plan, Stage, Tap, Wire
 
 
 def lower(netlist: Netlist, inputs: Int64Array) -> Plan:
@@ -28,9 +28,10 @@ def lower(netlist: Netlist, inputs: Int64Array) -> Plan:
     built = {p.name: cells.cell(netlist, p) for p in netlist.populations}
     enters, sends = _timing(netlist, built)
     source = netlist.input
-    data = _sent(netlist, inputs)
-    stages, wires, clears, taps = [_ring(source.name, data)], [], [], []
-    taps.append(Tap(source.name, source.name, 0))
+    stages = [_ring(source.name, _sent(netlist, inputs))]
+    wires: list[Wire] = []
+    clears: list[Clear] = []
+    taps = [Tap(source.name, source.name, 0)]
     for p in netlist.populations[1:]:
         cell, first = built[p.name], enters[p.name]
         stages += cell.stages
@@ -38,7 +39,7 @@ def lower(netlist: Netlist, inputs: Int64Array) -> Plan:
         for constant in cell.constants:
             # The buffer repeats; what belongs to tau = 0 has to be read in the stage's first step.
             values = np.broadcast_to(constant.values, (constant.period, p.size)).T
-            name = f"{constant.stage} constant"
+            name = f"{constant.stage}\tconstant"
             stages.append(_ring(name, np.roll(values, first + constant.lag, axis=1)))
             wires.append(Wire(name, constant.stage, None))
         clears += [clear.at(first, netlist.steps) for clear in cell.restarts]
