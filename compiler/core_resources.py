@@ -143,14 +143,34 @@ def sources_of(linear_map: LinearMap, start: int, stop: int) -> Mask:
     return mask
 
 
-def input_axons(linear_map: LinearMap, mask: Mask) -> int:
-    """Axons that bring the spikes of the marked inputs: a pixel's channels share one for a kernel.
+def hull(linear_map: LinearMap, start: int, stop: int) -> tuple[int, int]:
+    """A range of inputs outside which none reaches the outputs start .. stop."""
+    if isinstance(linear_map, Diagonal):
+        return start, stop
+    if not isinstance(linear_map, Conv | ConvTransposed):
+        return 0, linear_map.in_size
+    inputs, outputs = (
+        size // linear_map.groups for size in (linear_map.in_size, linear_map.out_size)
+    )
+    return start // outputs * inputs, -(-stop // outputs) * inputs
+
+
+def input_axons(linear_map: LinearMap, start: int, stop: int) -> int:
+    """Axons that bring spikes to the outputs: a pixel's channels share one for a kernel.
 
     Loihi 1's population axons (nengo-loihi, NxTF); taken to hold for Loihi 2 as well.
     """
     if isinstance(linear_map, Conv | ConvTransposed):
-        mask = mask.reshape(linear_map.in_shape[0], -1).any(axis=0)
-    return int(np.count_nonzero(mask))
+        # Pixels do not know of channels: one input channel stands for all.
+        pixels = np.zeros(linear_map.in_shape[1:], dtype=np.bool_)
+        for _, *tile in boxes(linear_map.out_shape, start, stop):
+            rows, columns = (_Taps.of(linear_map, axis, *tile[axis]).rows for axis in (0, 1))
+            pixels[rows[:, None], columns] = True
+        return int(np.count_nonzero(pixels))
+    low, high = hull(linear_map, start, stop)
+    if not isinstance(linear_map, Sparse):
+        return high - low
+    return int(np.count_nonzero(sources_of(linear_map, start, stop)))
 
 
 def synapses(linear_map: LinearMap, start: int, stop: int) -> int:
@@ -195,7 +215,7 @@ def usage(netlist: Netlist, p: Population, start: int, stop: int, profile: Profi
     for c in drives:
         more, list_words = synapse_words(c, start, stop, profile)
         words, longest = words + more, max(longest, list_words)
-        axons += input_axons(c.map, sources_of(c.map, start, stop))
+        axons += input_axons(c.map, start, stop)
     thresholds = _thresholds(p, start, stop)
     subtracts = thresholds and not isinstance(p.neuron, RESET_TO_ZERO)
     each = profile.features.soft_reset_compartments.value if subtracts else 1
@@ -231,7 +251,16 @@ def _thresholds(p: Population, start: int, stop: int) -> int:
     values: Array | None = getattr(p.neuron, name, None)
     if values is None:
         return 0
-    here = neuron_values(values, p.shape, own_axes(p.neuron, name))[..., start:stop]
+    own = own_axes(p.neuron, name)
+    behind = values.shape[own:]
+    if math.prod(behind) == 1:
+        return 1
+    if len(behind) == len(p.shape) and math.prod(behind[1:]) == 1:  # per channel
+        plane = p.size // p.shape[0]
+        channels = values.reshape(*values.shape[:own], -1)
+        here = channels[..., start // plane : -(-stop // plane)]
+    else:
+        here = neuron_values(values, p.shape, own)[..., start:stop]
     return int(np.unique(here, axis=-1).shape[-1])
 
 
@@ -266,7 +295,9 @@ def _listed_words(c: Connection, length: int, profile: Profile) -> int:
 Lists = Iterator[tuple[int, int]]
 
 
-class _Form(NamedTuple):
+@final
+@dataclass(frozen=True)
+class _Form:
     """How a form of map is counted over a range of its outputs.
 
     mark: sets the inputs that reach it; count: synapses; lists: (targets, how many such lists),
@@ -365,7 +396,8 @@ class _Taps(NamedTuple):
 
     @property
     def rows(self) -> npt.NDArray[np.int64]:
-        return np.unique(self.read[self.inside])
+        read: npt.NDArray[np.int64] = np.unique(self.read[self.inside])
+        return read
 
     @property
     def pairs(self) -> int:

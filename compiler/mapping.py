@@ -14,7 +14,7 @@ from typing import NamedTuple, final
 import numpy as np
 import numpy.typing as npt
 
-from lapilli.compiler.core_resources import LIMITS, Usage, excess, on_host, sources_of, usage
+from lapilli.compiler.core_resources import LIMITS, Usage, excess, hull, on_host, sources_of, usage
 from lapilli.compiler.errors import InputError, NetlistError
 from lapilli.compiler.linear import Shape
 from lapilli.compiler.netlist import Netlist, Population
@@ -279,7 +279,8 @@ def _add_destinations(
     """One more core for every neuron that sends to this slice."""
     for c in netlist.into(s.population):
         if not on_host(netlist, c, profile):
-            destinations[c.source] += sources_of(c.map, s.start, s.stop)
+            low, high = hull(c.map, s.start, s.stop)
+            destinations[c.source][low:high] += sources_of(c.map, s.start, s.stop)[low:high]
 
 
 def _verify_cores(placement: Placement, netlist: Netlist, profile: Profile) -> None:

@@ -78,7 +78,10 @@ class Chain:
 
 
 def chain(netlist: Netlist) -> Chain:
-    """The layers of `netlist`. Raises NetlistError that names what no `.net` file can carry."""
+    """The layers of a netlist that is verified.
+
+    Raises NetlistError that names what no `.net` file can carry.
+    """
     source, *others = netlist.populations
     drafts = []
     before = source
@@ -86,9 +89,6 @@ def chain(netlist: Netlist) -> Chain:
         connection = _only_connection(netlist, p, before)
         drafts.append(_draft(connection, p))
         before = p
-    if not isinstance(before.neuron, Readout) or len(netlist.outputs) != 1:
-        names = ", ".join(p.name for p in netlist.outputs)
-        raise refuse(before.name, "the last layer is the one readout", names, "one, at the end")
     return _joined(source, drafts)
 
 
@@ -121,11 +121,11 @@ def _only_connection(netlist: Netlist, p: Population, before: Population) -> Con
             f"driven by {c.source}",
             before.name,
         )
-    if c.delay or c.synaptic_delay:
+    if c.delay:
         raise refuse(
             f"{c.source} -> {p.name}",
             "no synapse that we write has a delay: netx ignores delays in convolutions",
-            f"{max(c.delay, c.synaptic_delay)} steps",
+            f"{c.delay} steps",
             "0",
         )
     return c

@@ -16,11 +16,11 @@ import numpy as np
 
 from lapilli.compiler import artifact
 from lapilli.compiler.errors import InputError, LapilliError
-from lapilli.compiler.linear import Array, Conv, Dense, LinearMap, Shape, Sparse, frozen, identity
+from lapilli.compiler.linear import Array, frozen, identity
 from lapilli.compiler.netlist import Connection, Netlist, Population, connection_bounds
 from lapilli.compiler.netx_file import read_netx, refuse
-from lapilli.compiler.netx_layers import Cuba, Layer, Notes, Sdnn, layers
-from lapilli.compiler.netx_weights import effective, scaled_up, truncated
+from lapilli.compiler.netx_layers import UNIT, Cuba, Layer, Notes, Sdnn, layers
+from lapilli.compiler.netx_synapses import check_joint, synapses
 from lapilli.compiler.neurons import (
     LIF,
     STATE_BITS,
@@ -31,20 +31,20 @@ from lapilli.compiler.neurons import (
     Readout,
     Source,
 )
-from lapilli.compiler.numerics import Int64Array, shift_left, signed_range, smallest_integer
+from lapilli.compiler.numerics import Int64Array, shift_left, signed_range
 from lapilli.compiler.schedule import schedule
 from lapilli.compiler.soundness import MAX_STEPS
 from lapilli.hardware_profiles import Profile
 
 DEFAULT_STEPS = 64
-UNIT = 6
-"""Binary places of weights, thresholds and biases in a file."""
 SPIKE_EXP, STATE_EXP = 6, 6
 """netx's defaults for sigma-delta neurons; thresholds and biases are shifted by their sum."""
 BIAS_BITS = 16
 LIF_INPUT = (-(2**15), 2**15 - 1)
 DELTA_INPUT = (-(2**11 - 1), 2**11 - 1)
 """What the first layer's neurons may be fed where there are some: Lava's a_in; 24-bit activity."""
+BINARY = (0, 1)
+"""What netx makes of its input where there are none, unless it is told `input_message_bits`."""
 MAX_NOTES = 3500
 
 
@@ -58,8 +58,9 @@ def import_netx(
     """The artifact of a `.net` file; inputs are (N, steps, *shape), as netx's own, channels first.
 
     steps: of one sample. profile: the chip whose limits are reported in `provenance.notes`, with
-    all that netx runs otherwise than the file says. input_range: what the first layer's neurons
-    are fed at most, where the file gives the input neurons; the narrower, the tighter the proofs.
+    all that netx runs otherwise than the file says. input_range: the least and the largest input;
+    None: what neurons of the input can take, or, where the file has none, spikes 0 and 1 (a range
+    then stands for netx with input_message_bits > 0). The narrower, the tighter the proofs.
     Raises InputError that names layer and key, NetlistError where a state cannot be proven to fit.
     """
     from importlib.metadata import version
@@ -132,9 +133,10 @@ class _Builder:
 
     def _input(self, layer: Layer | None, first: Layer) -> None:
         neuron = None if layer is None else layer.neuron
-        low, high = 0, 1
-        if neuron is not None:
-            low, high = self._range(LIF_INPUT if isinstance(neuron, Cuba) else DELTA_INPUT)
+        if neuron is not None or self.input_range is not None:
+            low, high = self._range(DELTA_INPUT if isinstance(neuron, Sdnn) else LIF_INPUT)
+        else:
+            low, high = BINARY
         shape = layer.shape if layer is not None else (first.weight.shape[1],)
         if layer is None and first.kind == "conv":
             rule = "the shape of the input is given where a convolution comes first"
@@ -168,8 +170,8 @@ class _Builder:
     def _layer(self, layer: Layer, *, last: bool) -> None:
         before = self.populations[-1]
         assert layer.neuron is not None
-        self._check_joint(layer, before)
-        for c in self._synapses(layer, before):
+        check_joint(layer, before)
+        for c in synapses(layer, before, self.notes):
             self.connections.append(c)
         if isinstance(layer.neuron, Cuba):
             neuron = _lif(layer.neuron, self._lif_bias(layer))
@@ -185,92 +187,10 @@ class _Builder:
         zero = frozen(0, np.int64)
         self._add(layer, Readout(zero, frozen(self._awake_drive(layer).sum(0), np.int64)))
 
-    def _check_joint(self, layer: Layer, before: Population) -> None:
-        first = isinstance(before.neuron, Source)
-        if layer.geometry is not None:
-            self._check_conv(layer, before.shape)
-        elif not first and len(before.shape) != (3 if layer.flatten else 1):
-            rule = "a flatten layer stands between 3-D spikes and a dense layer, and only there"
-            raise refuse(layer.where, rule, f"{before.name} {before.shape}", "flatten before it")
-        elif layer.weight.shape[1] != before.size:
-            found = f"{layer.weight.shape[1]} inputs, {before.name} has {before.size}"
-            raise refuse(f"{layer.where}/weight", "weights fit the layer before", found, "as many")
-        binary = first or isinstance(before.neuron, LIF)
-        if layer.recurrent is not None and isinstance(layer.neuron, Sdnn) and binary:
-            rule = "recurrent sigma-delta layers receive graded spikes, or netx cuts theirs to 1"
-            raise refuse(layer.where, rule, f"{before.name} sends 0 or 1", "an SDNN layer before")
-
-    def _check_conv(self, layer: Layer, shape: Shape) -> None:
-        g = layer.geometry
-        assert g is not None
-        outputs, per_group = layer.weight.shape[:2]
-        if len(shape) != 3 or per_group * g.groups != shape[0] or outputs % g.groups:
-            found = f"weight {layer.weight.shape} in {g.groups} groups on {shape}"
-            raise refuse(f"{layer.where}/weight", "weights fit the layer before", found, shape)
-        sizes = tuple(
-            (shape[a + 1] + 2 * g.padding[a] - g.dilation[a] * (layer.weight.shape[a + 2] - 1) - 1)
-            // g.stride[a]
-            + 1
-            for a in (0, 1)
-        )
-        if layer.shape != (outputs, *sizes):
-            rule = "the shape follows from the layer before"
-            raise refuse(f"{layer.where}/shape", rule, layer.shape, (outputs, *sizes))
-
-    def _synapses(self, layer: Layer, before: Population) -> list[Connection]:
-        if layer.geometry is not None:
-            g = layer.geometry
-            geometry = (g.stride, g.padding, g.dilation, g.groups)
-            weight, exponent = _shared_exponent(layer.weight)
-            conv = Conv(frozen(weight), before.shape, layer.shape, *geometry)
-            return [_connection(before.name, layer.name, conv, exponent)]
-        matrices = self._dense_weights(layer)
-        senders = [(before.name, before.shape)]
-        if layer.recurrent is not None:
-            senders.append((layer.name, layer.shape))
-        delays = np.zeros((), np.int64) if layer.delay is None else layer.delay
-        return [
-            _connection(name, layer.name, _matrix_map(part, shape, layer.shape), exponent, late)
-            for (name, shape), matrix in zip(senders, matrices, strict=True)
-            for late in sorted({int(d) for d in np.unique(delays)})
-            for part, exponent in [_shared_exponent(np.where(delays == late, matrix, 0))]
-            if part.any() or (delays.size == 1 and name != layer.name)
-        ]
-
-    def _dense_weights(self, layer: Layer) -> list[Int64Array]:
-        """The matrices that netx runs, and a note where they are not the file's."""
-        own = [layer.weight] if layer.recurrent is None else [layer.weight, layer.recurrent]
-        whole = np.hstack(own)
-        if not whole.any():
-            self.notes.append(f"{layer.name}: all weights are 0, on which netx itself fails")
-            return own
-        scaled = scaled_up(whole)
-        columns = layer.weight.shape[1]
-        stored = [scaled.weight[:, :columns], scaled.weight[:, columns:]][: len(own)]
-        # netx forgets the exponent where a recurrent layer has delays.
-        up = 0 if len(own) == 2 and layer.delay is not None else scaled.up
-        run = []
-        for key, theirs, weight in zip(("weight", "weight_rec"), own, stored, strict=False):
-            found = effective(truncated(weight, scaled.bits), up)
-            if found is None:
-                rule = "netx runs weights that are whole; here it cuts sums, not weights"
-                low, high = int(theirs.min()), int(theirs.max())
-                remedy = "Add an unused input with a positive weight."
-                where = f"{layer.where}/{key}"
-                raise refuse(where, rule, f"{low}..{high}", "a positive weight, too", remedy)
-            changed = np.argwhere(found != theirs)
-            if len(changed):
-                at = tuple(changed[0])
-                self.notes.append(
-                    f"{layer.name}: netx runs {len(changed)} of {theirs.size} values of {key} "
-                    f"otherwise than the file says, {theirs[at]} as {found[at]} for example"
-                )
-            run.append(found)
-        return run
-
     def _lif_bias(self, layer: Layer) -> Int64Array:
         bias = np.zeros((), np.int64) if layer.bias is None else layer.bias
-        wrapped = (bias + 2 ** (BIAS_BITS - 1)) % 2**BIAS_BITS - 2 ** (BIAS_BITS - 1)
+        half = 2 ** (BIAS_BITS - 1)
+        wrapped: Int64Array = (bias + half) % (2 * half) - half
         changed = int(np.count_nonzero(wrapped != bias))
         if changed:
             self.notes.append(
@@ -318,10 +238,9 @@ class _Builder:
         # Activities have 24 bits, too.
         limits = (min(-int(scaled.min()), 0) - top, top - max(int(scaled.max()), 0))
         limits = (max(limits[0], -top), max(limits[1], 0))
-        model = LavaSigmaDelta(
-            *(frozen(values, np.int64) for values in (neuron.threshold, bias, 0, 0, 0)),
-            *(*limits, SPIKE_EXP, STATE_EXP, "relu"),
-        )
+        threshold, biases, zero = (frozen(n, np.int64) for n in (neuron.threshold, bias, 0))
+        exponents = (SPIKE_EXP, STATE_EXP)
+        model = LavaSigmaDelta(threshold, biases, zero, zero, zero, *limits, *exponents, "relu")
         model = self._started(layer, model)
         if layer.recurrent is not None:
             bounds = limits
@@ -343,8 +262,8 @@ class _Builder:
         state = model.start(layer.shape)
         for drive in self._awake_drive(layer):
             state, _ = model.step(state, drive, 1, self.steps)
-        names = {"initial": "v", "activity": "act", "residue": "residue"}
-        return replace(model, **{key: _compact(state[name]) for key, name in names.items()})
+        v, activity, residue = (_compact(state[name]) for name in model.VARIABLES)
+        return replace(model, initial=v, activity=activity, residue=residue)
 
     def _awake_drive(self, layer: Layer) -> Array:
         """What a layer receives in the steps of netx before its window, (steps, *shape)."""
@@ -431,25 +350,3 @@ def _compact(values: Array) -> Array:
     """One number where all are the same."""
     same = values.size and (values == values.flat[0]).all()
     return frozen(values.flat[0] if same else values, np.int64)
-
-
-def _connection(
-    source: str, target: str, linear_map: LinearMap, exponent: int, late: int = 0
-) -> Connection:
-    scale = frozen(2.0 ** (exponent - UNIT))
-    return Connection(source, target, linear_map, exponent, late, scale, late)
-
-
-def _matrix_map(weight: Array, in_shape: Shape, out_shape: Shape) -> LinearMap:
-    dense = Dense(frozen(weight), in_shape, out_shape)
-    if 2 * np.count_nonzero(weight) >= weight.size:
-        return dense
-    return Sparse.from_matrix(dense.to_sparse(), in_shape, out_shape)
-
-
-def _shared_exponent(weight: Array) -> tuple[Array, int]:
-    """The weights with the power of two that all of them share taken out, and that power."""
-    exponent = 0
-    while weight.any() and not (weight % 2).any():
-        weight, exponent = weight // 2, exponent + 1
-    return smallest_integer(weight), exponent

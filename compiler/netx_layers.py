@@ -23,6 +23,8 @@ MAX_DELAY = 62
 MAX_GEOMETRY = 127
 """Lava's Conv keeps kernel, stride, padding, dilation and groups in 8 bits."""
 UNITY = 4096
+UNIT = 6
+"""Binary places of weights, thresholds and biases in a file."""
 Notes = list[str]
 
 

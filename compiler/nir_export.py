@@ -325,13 +325,17 @@ def _check_model(p: Population) -> None:
         reason = "NIR's inputs bring values in every step; compile with --method rate"
         raise unsayable(p.name, f"Source, timing {p.neuron.timing}", reason)
     if isinstance(p.neuron, LIF) and p.neuron.current_decay == 0:
-        raise unsayable(p.name, "LIF", "a current without leak has no time constant")
+        raise unsayable(
+            p.name, "LIF, current_decay 0", "a current without leak has no time constant"
+        )
     if (
         isinstance(p.neuron, LIF)
         and p.neuron.voltage_decay == 0
         and (p.neuron.current_decay < UNITY or p.neuron.bias.any())
     ):
-        raise unsayable(p.name, "LIF", "a membrane without leak has no time constant")
+        raise unsayable(
+            p.name, "LIF, voltage_decay 0", "a membrane without leak has no time constant"
+        )
 
 
 def _source(nir: Any, p: Population, shape: Shape, metadata: Tree) -> Any:

@@ -101,7 +101,9 @@ def read(path: str | os.PathLike[str]) -> NirFile:
         raise refuse(where, "is well-formed HDF5", found, "a file that nir.write wrote") from error
     root = tree.get("node")
     if not isinstance(root, dict) or root.get("type") != "NIRGraph":
-        found = str(sorted(tree)) if not isinstance(root, dict) else f"node of type {root.get('type')}"
+        found = (
+            str(sorted(tree)) if not isinstance(root, dict) else f"node of type {root.get('type')}"
+        )
         raise refuse(where, "holds a NIR graph", found, "a group `node` of type NIRGraph")
     nodes: dict[str, Any] = {}
     edges: dict[Edge, None] = {}

@@ -97,6 +97,17 @@ def network(file: NirFile, dt: float | None, reset: Reset) -> FloatNetwork:
 
 
 @final
+@dataclass(frozen=True, eq=False)
+class _Leaks:
+    """rest: where the membrane leaks to; gain: what a drive is multiplied with; decays per step."""
+
+    rest: Array
+    gain: Array
+    current: float = 1.0
+    voltage: float = 0.0
+
+
+@final
 class _Builder:
     def __init__(self, file: NirFile, dt: float | None, reset: Reset):
         self.file, self.dt, self.reset = file, dt, reset
@@ -226,38 +237,23 @@ class _Builder:
         reset = node.metadata.get("reset", self.reset)
         if reset not in RESETS:
             raise refuse(where, "the reset is known", reset, ", ".join(RESETS))
-        initial, leak = np.zeros(()), np.zeros(())
-        current, voltage = 1.0, 0.0
-        if self.kinds[name] == "IF":
-            if reset == "zero":  # v counts from v_reset: it then starts, like all of NIR, from 0
-                threshold, initial = threshold - v_reset, -v_reset
-        else:
-            dt = self._step(where)
-            leak = _parameter(node, "v_leak", shape, where)
-            if v_reset.any():
-                if not (v_reset == leak).all():
-                    rule = "a leaky neuron is reset to 0 or to where it leaks to"
-                    raise refuse(where, rule, f"v_reset {_some(v_reset)}", "0, or v_leak")
-                threshold, leak = threshold - v_reset, np.zeros(())
-            if reset != "zero":
-                rule = "a leaky neuron is reset to a value"
-                remedy = "Lava's LIF has no reset by subtraction: train with a reset to zero."
-                raise refuse(where, rule, "reset by subtraction", "zero", remedy)
-            cuba = self.kinds[name] == "CubaLIF"
-            voltage = _decay(node, "tau_mem" if cuba else "tau", dt, where)
-            gain = gain * voltage
-            if cuba:
-                current = _decay(node, "tau_syn", dt, where)
-                gain = gain * current * _parameter(node, "w_in", shape, where)
+        initial, leaks = np.zeros(()), _Leaks(np.zeros(()), np.ones(()))
+        if reset == "zero":  # v counts from v_reset
+            threshold = threshold - v_reset
+        if self.kinds[name] != "IF":
+            leaks = self._leaks(name, node, shape, reset)
+        elif reset == "zero":  # like all of NIR it starts from 0, and that is here
+            initial = -v_reset
+        current, voltage = leaks.current, leaks.voltage
         if not (threshold > 0).all():
             rule = "thresholds lie above the reset"
             raise refuse(where, rule, _some(threshold[threshold <= 0]), "> 0")
-        drive = through(drive, _diagonal(gain, shape), where)
+        drive = through(drive, _diagonal(gain * leaks.gain, shape), where)
         # A bias that arrives as a current passes through both leaks; that of the membrane does not.
         if current < 1.0 and drive.bias.any():
             rule = "a current with a leak has no constant part"
             raise refuse(where, rule, "a bias before it", "none", "Put the bias into v_leak.")
-        bias = np.broadcast_to(drive.bias + leak * voltage, shape)
+        bias = np.broadcast_to(drive.bias + leaks.rest * voltage, shape)
         self.populations[name] = FloatPopulation(
             name,
             shape,
@@ -271,6 +267,27 @@ class _Builder:
         )
         self.drives[name] = drive
         return _own(name, shape)
+
+    def _leaks(self, name: str, node: Any, shape: Shape, reset: str) -> _Leaks:
+        """Of a leaky neuron, which Lava resets to where it starts: both are 0 here."""
+        where, dt = self.where(name), self._step(self.where(name))
+        if reset != "zero":
+            rule = "a leaky neuron is reset to a value"
+            remedy = "Lava's LIF has no reset by subtraction: train with a reset to zero."
+            raise refuse(where, rule, "reset by subtraction", "zero", remedy)
+        rest = _parameter(node, "v_leak", shape, where)
+        v_reset = _parameter(node, "v_reset", shape, where)
+        if v_reset.any():
+            if not (v_reset == rest).all():
+                rule = "a leaky neuron is reset to 0 or to where it leaks to"
+                raise refuse(where, rule, f"v_reset {_some(v_reset)}", "0, or v_leak")
+            rest = np.zeros(())
+        if self.kinds[name] == "LIF":
+            voltage = _decay(node, "tau", dt, where)
+            return _Leaks(rest, np.asarray(voltage), 1.0, voltage)
+        voltage, current = (_decay(node, tau, dt, where) for tau in ("tau_mem", "tau_syn"))
+        gain = voltage * current * _parameter(node, "w_in", shape, where)
+        return _Leaks(rest, np.asarray(gain), current, voltage)
 
     def _shape(self, name: str, drive: Affine) -> Shape:
         """Of the population: that of its parameters, unless these are shared."""

@@ -86,7 +86,8 @@ def shift_towards_zero(x: Int64Array, bits: int) -> Int64Array:
     >>> shift_towards_zero(np.array([7, -7]), 1).tolist()
     [3, -3]
     """
-    return np.sign(x) * (np.abs(x) >> bits)
+    result: Int64Array = np.sign(x) * (np.abs(x) >> bits)
+    return result
 
 
 def exponent_below(ratio: float) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from lapilli.compiler import loihi_import
+from lapilli.runtime.lava import runner
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> int:
     document, netlist = loihi_import.read(arguments[0])
     describe(document)
     print(f"Rebuilt: {len(netlist.populations)} populations, hash as in the file.")
-    if importlib.util.find_spec("lava.magma") is None:
+    if not runner.installed():
         print("Lava is not installed (pip install 'lapilli[lava]'): no processes are built.")
         return 0
 

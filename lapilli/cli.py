@@ -210,8 +210,8 @@ def compile_(
     from lapilli import data, importers, method_options, models, render, reports
 
     if importers.importer_of(model) is not None:
-        needless = {"--weights": weights, "--calib": spec, "--method": method}
-        needless |= {"--calibrate": calibrate, "--mean": mean, "--std": std}
+        needless: dict[str, object] = {"--weights": weights, "--calib": spec, "--method": method}
+        needless.update({"--calibrate": calibrate, "--mean": mean, "--std": std})
         _show(_import(model, profile, output, given, needless), as_json, render.compiled)
         return
     if spec is None or method is None:

@@ -120,6 +120,10 @@ def export(
 
 
 def _lines(key: str, value: object) -> list[str]:
+    if isinstance(value, dict):
+        value = ", ".join(f"{name} {inner}" for name, inner in value.items())
+    if isinstance(value, list) and value and all(isinstance(item, int) for item in value):
+        value = " x ".join(map(str, value))
     if not isinstance(value, list):
         return [terminal.plain(f"{key}: {value}")]
     return [f"{key}:", *(terminal.plain(f"  {item}") for item in value)]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lapilli.compiler.errors import InputError
+from lapilli.importers import importer_of
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +51,14 @@ def load(spec: str, weights: Path | None = None) -> torch.nn.Module:
             found=suffix,
             allowed=f"{FORM}, with --weights for a checkpoint",
             remedy="Name a function that builds the network in PyTorch.",
+        )
+    if importer_of(spec) is not None:
+        raise InputError(
+            f"model {spec}",
+            f"{suffix} files hold no network of PyTorch",
+            found=suffix,
+            allowed=f"{FORM}, with --weights for a checkpoint",
+            remedy="Import it: lapilli compile FILE -o model.h5.",
         )
     factory = _resolve(spec)
     built = factory if isinstance(factory, torch.nn.Module) else _call(spec, factory)

@@ -64,7 +64,7 @@ def _lif(rng: np.random.Generator, size: int) -> LIF:
 
 
 def _lava_delta(rng: np.random.Generator, size: int) -> LavaDelta:
-    return LavaDelta(_integers(edges(rng, 0, 2**17, size)), -(2**20), 2**20, 1, 2)
+    return LavaDelta(_integers(edges(rng, 0, 2**17, size)), 1 - 2**20, 2**20 - 1, 1, 2)
 
 
 def _lava_sigma_delta(rng: np.random.Generator, size: int) -> LavaSigmaDelta:

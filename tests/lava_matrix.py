@@ -31,6 +31,7 @@ from lapilli.compiler.neurons import (
 )
 
 SIZE, WINDOWS, WINDOW, GAP = 120, 4, edge_neurons.STEPS, 1
+STEPS = WINDOWS * (WINDOW + GAP)
 OFFSETS = 3
 """Populations start in step 0, 1 or 2, in turn."""
 KINDS = ("states", "spikes")
@@ -93,7 +94,7 @@ def main(tag: str, directory: Path) -> None:
         dtype = np.int64 if tag == "fixed_pt" else np.float64
         shape = (WINDOWS, WINDOW, SIZE)
         arrays = {k: mapped(file(directory, name, k), "w+", dtype, shape) for k in KINDS}
-        return Recorder(arrays, WINDOW, 0, GAP) if False else Recorder(arrays, WINDOW, GAP, 0)
+        return Recorder(arrays, WINDOW, 0)
 
     timing: dict[str, Any] = {"window": WINDOW, "gap": GAP}
     sent = source(tag)
@@ -101,11 +102,16 @@ def main(tag: str, directory: Path) -> None:
     populations = {}
     for index, (name, neuron) in enumerate(neurons(tag).items()):
         process = PROCESSES[type(neuron)](
-            **vars(neuron), shape=(SIZE,), **timing, name=name, recorder=recorder(name)
+            **vars(neuron),
+            **timing,
+            shape=(SIZE,),
+            offset=index % OFFSETS,
+            name=name,
+            recorder=recorder(name),
         )
         stimulus.s_out.connect(process.a_in)
         populations[name] = process, neuron
-    stimulus.run(RunSteps(WINDOWS * (WINDOW + GAP)), Loihi2SimCfg(select_tag=tag))
+    stimulus.run(RunSteps(STEPS), Loihi2SimCfg(select_tag=tag))
     for name, (process, neuron) in populations.items():
         for variable in neuron.VARIABLES:
             np.save(file(directory, name, variable), getattr(process, variable).get())

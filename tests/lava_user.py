@@ -94,6 +94,23 @@ def run() -> dict[str, object]:
     return result
 
 
+def interfered() -> list[int]:
+    """The membrane after 3 steps, after the user has set it, and after 2 more steps."""
+    from lava.magma.core.run_conditions import RunSteps
+    from lava.magma.core.run_configs import Loihi2SimCfg
+
+    from lapilli.runtime.lava import SoftResetIF
+
+    neuron, found = SoftResetIF(shape=(2,), threshold=100, bias=1, window=10), []
+    for steps in (3, 2):
+        neuron.run(RunSteps(steps), Loihi2SimCfg(select_tag="fixed_pt"))
+        found.append(int(neuron.v.get()[1]))
+        neuron.v.set(np.array([20, 50]))
+        found.append(int(neuron.v.get()[1]))
+    neuron.stop()
+    return found
+
+
 def refusals() -> list[str]:
     """What the processes say to arguments that cannot be."""
     from lava.magma.core.process.process import AbstractProcess
@@ -133,4 +150,4 @@ def refusals() -> list[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"refusals": refusals(), **run()}))
+    print(json.dumps({"refusals": refusals(), "interfered": interfered(), **run()}))

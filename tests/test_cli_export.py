@@ -129,3 +129,41 @@ def test_every_format_is_offered(run: Run) -> None:
     assert set(cli_export.USES_PROFILE) <= set(cli_export.FORMATS)
     for name in cli_export.FORMATS:
         assert name in shown
+
+
+def test_export_for_netx(run: Run, model: Path, tmp_path: Path) -> None:
+    """The whole way from the command line; tests/compiler/test_netx_export.py has the content."""
+    target, compiled = tmp_path / "net.net", tmp_path / "zero.h5"
+    refused = run("export", model, "--format", "netx", "-o", target)
+    assert (refused.code, refused.out) == (2, "")
+    assert "resets to zero" in refused.err and "--reset zero --profile netx" in refused.err
+    assert not target.exists()
+    options = ("--method", "rate", "--reset", "zero", "--profile", "netx")
+    options = (*options, "--steps", "8", "--input-bits", "4")
+    weights = model.with_name("weights.safetensors")
+    user = ("command_line:SmallNetwork", "--weights", weights, "--calib", "digits")
+    outcome = run("compile", *user, *options, "-o", compiled)
+    assert outcome.code == 0, outcome.err
+    exported = run("export", compiled, "--format", "netx", "-o", target, "--json")
+    assert exported.code == 0, exported.err
+    assert exported.json == {
+        "artifact": {"path": str(compiled), "hash": lapilli.load(compiled).hash},
+        "format": "netx",
+        "path": str(target),
+        "network": {"reset_interval": 8, "reset_offset": 1, "input_message_bits": 4},
+        "input_shape": [8, 8, 1],
+        "input_timing": "held",
+        "read_step": 10,
+        "interval": 8,
+        "unit": 64,
+        "layers": [
+            "layers[0] is relu, shape 4x4x4, from time step 2",
+            "layers[1] is fc, shape 10, from time step 3",
+        ],
+    }
+    shown = run("export", compiled, "--format", "netx", "-o", target)
+    assert "network: reset_interval 8, reset_offset 1, input_message_bits 4" in shown.out
+    assert "\ninput_shape: 8 x 8 x 1\n" in shown.out
+    assert "\n  layers[0] is relu, shape 4x4x4, from time step 2\n" in shown.out
+    profile = run("export", compiled, "--format", "netx", "-o", target, "--profile", "netx")
+    assert (profile.code, "--profile netx with --format netx" in profile.err) == (2, True)

@@ -11,9 +11,10 @@ import numpy as np
 import oracle_neurons
 import oracles
 import pytest
-from netlists import CODINGS, Coding
+from netlist_neurons import Coding
+from netlists import ALL_CODINGS, CODINGS
 
-from lapilli.compiler.linear import Dense, frozen
+from lapilli.compiler.linear import FORMS, Dense, LinearMap, Sparse, frozen
 from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.neurons import MODELS, NeuronModel, Readout, SoftResetIF, Source, Window
 from lapilli.compiler.numerics import Int64Array
@@ -22,6 +23,8 @@ from lapilli.runtime.trace import Trace
 
 pytestmark = pytest.mark.lava
 IMAGES = 3
+MATRIX: list[tuple[Coding, int]] = [(coding, 0) for coding in ALL_CODINGS]
+MATRIX += [(coding, 1) for coding in CODINGS]
 SCRIPT = str(Path(__file__).with_name("lava_worker_faults.py"))
 
 
@@ -43,8 +46,19 @@ def assert_equal_to_the_oracle(trace: Trace, netlist: Netlist, inputs: Int64Arra
         np.testing.assert_array_equal(trace.readouts[name], expected.states[name][:, -1], name)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("coding", CODINGS)
+def test_every_model_meets_every_form() -> None:
+    """One network of five populations per coding, each behind a linear map of another form."""
+    met: dict[type[NeuronModel], set[type[LinearMap]]] = {}
+    for coding, seed in MATRIX:
+        netlist = netlists.random_netlist(np.random.default_rng(seed), coding)
+        for c in netlist.connections:
+            met.setdefault(type(netlist[c.target].neuron), set()).add(type(c.map))
+    assert {*met, Source} == set(MODELS)
+    assert met.pop(Readout) == {Dense, Sparse}
+    assert all(forms == set(FORMS) for forms in met.values()), met
+
+
+@pytest.mark.parametrize(("coding", "seed"), MATRIX)
 def test_random_networks_step_by_step(coding: Coding, seed: int) -> None:
     rng = np.random.default_rng(seed)
     netlist = netlists.random_netlist(rng, coding)
@@ -102,7 +116,7 @@ def test_population_that_nobody_listens_to_is_recorded_to_its_end() -> None:
     assert_equal_to_the_oracle(trace, netlist, inputs)
 
 
-def at_the_edges(model: type[NeuronModel]) -> Netlist:
+def at_the_edges() -> Netlist:
     """One population driven far beyond 24 bits in both directions, and back."""
     shape, size = (8,), 8
     rng = np.random.default_rng(7)
@@ -111,15 +125,10 @@ def at_the_edges(model: type[NeuronModel]) -> Netlist:
     initial = netlists.integers([0, top, -top, 1, -1, top - 1, 5, -5])
     threshold = netlists.integers([1, top, top - 1, 3, 2**22, 1000, 2**20, 2])
     bias = netlists.integers([0, 1, -1, 70_000, -70_000, 0, top, -top])
-    neuron: NeuronModel = {
-        SoftResetIF: SoftResetIF(threshold, bias, initial),
-        Window: Window(threshold, bias, initial, 4095, "graded"),
-        Readout: Readout(bias, initial),
-    }[model]
     zero = netlists.integers(0)
     populations = (
         netlists.population("input", shape, Source(-(2**15), 2**15, "held")),
-        netlists.population("edge", shape, neuron),
+        netlists.population("edge", shape, SoftResetIF(threshold, bias, initial)),
         netlists.population("out", shape, Readout(zero, zero)),
     )
     connections = (
@@ -129,20 +138,20 @@ def at_the_edges(model: type[NeuronModel]) -> Netlist:
     return netlists.proven(Netlist(populations, connections, 6))
 
 
-@pytest.mark.parametrize("model", [m for m in MODELS if m is not Source])
-def test_states_saturate_at_24_bits(
-    model: type[NeuronModel], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No verified netlist gets there, so the proof is switched off on both sides."""
+def test_states_saturate_at_24_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No verified netlist gets there, so the proof is switched off on both sides.
+
+    `test_lava_matrix.py` drives every model to the edges.
+    """
     monkeypatch.setattr(Netlist, "verify", lambda self: None)
-    netlist = at_the_edges(model)
+    netlist = at_the_edges()
     rng = np.random.default_rng(8)
     inputs = rng.choice([-(2**15), 2**15, 1, 0, 2**12], (6, 8))
     worker = (sys.executable, SCRIPT, "unproven")
     trace = runner.run(netlist, inputs, record="states", worker=worker)
     assert_equal_to_the_oracle(trace, netlist, inputs)
     top = oracle_neurons.TOP
-    monkeypatch.setattr(oracles, "TOP", 2**62)
+    monkeypatch.setattr(oracle_neurons, "TOP", 2**62)
     free = oracles.simulate(netlist, inputs).states["edge"]
     assert free.min() < -top
     assert top < free.max()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,9 @@ from oracle_neurons import Neuron
 from lapilli.compiler.linear import LinearMap
 from lapilli.compiler.neurons import MODELS, Readout, SoftResetIF, Window
 
+TAGS = ("fixed_pt", "floating_pt")
 REAL = "for real numbers use Loihi2SimCfg(select_tag='floating_pt')"
+PAGE = Path(__file__).parents[1] / "docs" / "lava-processes.md"
 SCRIPT = Path(__file__).with_name("lava_user.py")
 
 
@@ -100,13 +103,44 @@ def test_arguments_that_cannot_be(seen: dict[str, Any]) -> None:
 
 
 @pytest.mark.lava
+def test_a_user_may_set_the_membranes_between_two_runs(seen: dict[str, Any]) -> None:
+    assert seen["interfered"] == [3, 50, 52, 50]
+
+
+@pytest.mark.lava
 def test_every_neuron_model_has_a_process() -> None:
     code = """
 from lapilli.compiler.neurons import MODELS
+import inspect
+from lapilli.compiler.storage import fields_of
+from lapilli.runtime import lava
 from lapilli.runtime.lava.network import PROCESSES
+for model, process in PROCESSES.items():
+    assert getattr(lava, model.__name__) is process, process
+    said = inspect.getdoc(process)
+    for name in (*fields_of(model), *model.VARIABLES, "s_out", "window", "offset"):
+        assert name in said, (process, name)
+        assert name in inspect.signature(process).parameters or name not in fields_of(model)
+assert set(lava.PROCESSES) == {"Synapse", *(model.__name__ for model in PROCESSES)}
 print(*(model.__name__ for model in PROCESSES))
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.split() == [model.__name__ for model in MODELS]
+
+
+@pytest.mark.lava
+def test_the_example_of_the_documentation_prints_what_it_says() -> None:
+    code, printed = re.findall(r"```(?:python|text)\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == printed
+
+
+def test_the_documentation_has_every_process_and_its_vars() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", PAGE.read_text("utf-8"), re.MULTILINE)
+    found = {name: tuple(re.findall(r"`(\w+)`", said)) for name, said in rows}
+    assert {model.__name__: model.VARIABLES for model in MODELS} == {
+        name: variables for name, variables in found.items() if name not in TAGS
+    }

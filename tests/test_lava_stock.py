@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
+import command_line
 import netlists
 import numpy as np
 import oracles
@@ -65,8 +67,18 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        ("rate", 0),
+        ("rate", 1),
+        ("graded", 0),
+        ("graded", 1),
+        ("changes", 0),
+        ("held", 1),
+        ("train", 2),
+    ],
+)
 def test_random_networks_step_by_step(kind: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     netlist = NETWORKS[kind](rng)
@@ -210,19 +222,42 @@ def test_the_digits_network(name: str, network: digits.DigitsNetwork) -> None:
     assert verification.ok, verification.first_difference
 
 
-def small() -> tuple[Netlist, Int64Array]:
+def test_progress_counts_to_the_end() -> None:
     rng = np.random.default_rng(9)
     netlist = stock_netlists.graded(rng)
-    return netlist, stock_netlists.inputs(rng, netlist, 4)
-
-
-def test_progress_counts_to_the_end() -> None:
-    netlist, inputs = small()
+    inputs = stock_netlists.inputs(rng, netlist, 4)
     calls: list[tuple[int, int]] = []
     trace = stock.run(netlist, inputs, progress=lambda *call: calls.append(call))
     assert trace.spikes == {}
     assert sorted(set(calls)) == calls
     assert calls[-1][0] == calls[-1][1] > 0
+
+
+def test_the_command_line(
+    network: digits.DigitsNetwork, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = command_line.runner(capsys)
+    train = data.load("digits", split="train").images
+    files = {}
+    for profile in ("loihi2", "lava-stock"):
+        method = lapilli.methods.Parallel(levels=4)
+        artifact = lapilli.compile(network, calibration=train, method=method, profile=profile)
+        files[profile] = tmp_path / f"{profile}.h5"
+        artifact.save(files[profile])
+    arguments = ("--data", "digits", "--limit", 2, "--processes", "stock", "--json")
+    found = run("run", files["lava-stock"], *arguments, "--backend", "lava")
+    assert (found.code, found.json["backend"]) == (0, "lava-stock"), found.err
+    verified = run("verify", files["lava-stock"], *arguments)
+    assert verified.code == 0, verified.err
+    names = [row["equality"] for row in verified.json["equalities"]]
+    assert "Lava-stock == reference: spikes" in names
+    refused = run("run", files["loihi2"], *arguments, "--backend", "lava")
+    assert refused.code == 2
+    assert "stock synapses divide by shifting" in refused.err
+    assert "Compile for the profile lava-stock" in refused.err
+    nowhere = run("run", files["lava-stock"], *arguments)
+    assert nowhere.code == 2
+    assert "only Lava has stock processes" in nowhere.err
 
 
 FAULT = """
@@ -240,18 +275,19 @@ worker.main(sys.argv[1:])
 
 
 @pytest.mark.parametrize(
-    ("fault", "found"),
+    ("fault", "timeout_s", "found"),
     [
-        ("os._exit(7)", "its process ended: exit code 7"),
-        ("raise ValueError('planted')", "its process ended: exit code 1"),
-        ("time.sleep(3600)", "not done after 6 s"),
+        ("os._exit(7)", 100, "its process ended: exit code 7"),
+        ("raise ValueError('planted')", 100, "its process ended: exit code 0"),
+        ("time.sleep(3600)", 6, "not done after 6 s"),
     ],
 )
-def test_a_process_that_fails_is_one_clear_error(fault: str, found: str) -> None:
-    netlist, inputs = small()
+def test_a_process_that_fails_is_one_clear_error(fault: str, timeout_s: float, found: str) -> None:
+    neuron = Window(integers(4), integers(0), integers(2), 3, "graded")
+    netlist = stock_netlists.line(neuron, source=Source(0, 9, "first"), steps=1)
     worker = (sys.executable, "-c", FAULT.format(fault=fault))
     with pytest.raises(BackendError) as caught:
-        stock.run(netlist, inputs, worker=worker, timeout_s=6)
+        stock.run(netlist, np.full((9, 1), 5), worker=worker, timeout_s=timeout_s)
     assert caught.value.where.startswith("lava")
     assert found in caught.value.found
     assert caught.value.exit_code == 3

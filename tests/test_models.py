@@ -189,7 +189,7 @@ def test_a_checkpoint_without_tensors_is_refused(net: str, tmp_path: Path, conte
         ("model.onnx", ".onnx files cannot be read by this version", ".onnx"),
         ("model.pt2", ".pt2 files cannot be read by this version", ".pt2"),
         ("model.nir", ".nir files cannot be read by this version", ".nir"),
-        ("model.net", ".net files cannot be read by this version", ".net"),
+        ("model.net", ".net files hold no network of PyTorch", ".net"),
     ],
 )
 def test_models_that_cannot_be_built_are_refused(

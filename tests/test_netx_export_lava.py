@@ -5,6 +5,7 @@ netx runs in a process of its own (tests/netx_stock_user.py), which knows nothin
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zlib
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+import h5py
 import netlists
 import numpy as np
 import oracles
@@ -34,6 +36,7 @@ from lapilli.runtime.trace import Trace
 
 pytestmark = pytest.mark.lava
 USER = str(Path(__file__).with_name("netx_stock_user.py"))
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "netx.md"
 IMAGES = 3
 
 
@@ -79,6 +82,11 @@ VARIANTS = MappingProxyType(
     }
 )
 
+WRONG = MappingProxyType(
+    {"binary input": ("input_message_bits", 0), "reset a step early": ("reset_offset", 0)}
+)
+"""What netx does by default, against what it has to be told."""
+
 
 def random_case(name: str) -> tuple[Netlist, Int64Array]:
     road = next(key for key in sorted(ROADS, key=len, reverse=True) if name.startswith(key))
@@ -95,6 +103,10 @@ def random_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     runs = Runs(tmp_path_factory.mktemp("netx"))
     for name in VARIANTS:
         runs.add(name, *random_case(name))
+    for name, (key, value) in WRONG.items():
+        runs.add(name, *random_case("vectors"))
+        with h5py.File(runs.folder / f"{name}.net", "a") as file:
+            file[f"lapilli/{key}"][()] = value
     runs.run(timeout=300)
     return runs
 
@@ -111,6 +123,12 @@ def test_random_networks(name: str, random_runs: Runs) -> None:
         assert 0 < sent.mean() < 1, f"{population} shows nothing"
     last = netlist.populations[-1].name
     np.testing.assert_array_equal(readouts, expected.states[last][:, -1], last)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_netx_is_told_matters(name: str, random_runs: Runs) -> None:
+    right, wrong = (random_runs.found(key)[0] for key in ("vectors", name))
+    assert any(not np.array_equal(right[key], wrong[key]) for key in right)
 
 
 def test_the_random_networks_meet_both_ways_to_write_a_matrix() -> None:
@@ -172,7 +190,7 @@ def trained(build: nn.Module, images: Array, labels: Array, epochs: int) -> nn.M
 
 def compiled(network: nn.Module, calibration: Array, steps: int) -> Artifact:
     """As the documentation says: rate coding, reset to zero, the profile of the format."""
-    method = lapilli.methods.Rate(steps=steps, reset="zero", input_bits=4)
+    method = lapilli.methods.Rate(steps=steps, reset="zero", headroom=2.0, input_bits=4)
     return lapilli.compile(network, calibration=calibration, method=method, profile="netx")
 
 
@@ -209,6 +227,27 @@ def test_a_digits_network(tmp_path: Path) -> None:
     artifact = compiled(network, learn.images[:256], steps=32)
     trace = assert_netx_does_what_we_predict(artifact, test.images[:4], tmp_path, timeout=240)
     assert (np.asarray(trace.outputs).argmax(1) == test.labels[:4]).sum() >= 3
+
+
+def test_the_python_of_the_documentation(tmp_path: Path) -> None:
+    netlist, images = random_case("pooling")
+    netx_export.write(tmp_path / "model.net", netlist)
+    np.save(tmp_path / "image.npy", images[0])
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text("utf-8"), flags=re.DOTALL)[:1]
+    before = "import numpy\nimage = numpy.load('image.npy')\n"
+    after = "numpy.save('readout.npy', readout)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", before + code + after],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    last = netlist.populations[-1].name
+    expected = oracles.simulate(netlist, images[:1]).states[last][0, -1]
+    assert np.load(tmp_path / "readout.npy").tolist() == expected.tolist()
 
 
 @needs(MNIST)

@@ -56,7 +56,7 @@ def test_maps(form: type[LinearMap]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("coding", "seed"), [(c, s) for c in ALL_CODINGS for s in range(8 if c in CODINGS else 3)]
+    ("coding", "seed"), [(c, s) for c in ALL_CODINGS for s in range(8 if c in CODINGS else 1)]
 )
 def test_reference_engine_on_random_networks(coding: Coding, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -11,9 +11,10 @@ from artifact_samples import sample_netlist
 from netlists import proven
 
 from lapilli.compiler import soundness
-from lapilli.compiler.errors import ArtifactError
+from lapilli.compiler.errors import ArtifactError, NetlistError
 from lapilli.compiler.linear import FORMS, frozen
 from lapilli.compiler.netlist import Netlist
+from lapilli.compiler.neurons import Ladder
 
 CONV, DIAGONAL, SPARSE, _, UP, DENSE = range(6)
 INPUT, WINDOW, SOFT, _, OUT = range(5)
@@ -92,6 +93,46 @@ def test_unsound_populations_are_refused(
     assert caught.value.where.startswith(f"file:/netlist/populations/000{index}")
     assert caught.value.where.endswith(f"/{place}")
     assert caught.value.rule.startswith(rule)
+
+
+def with_ladder(thresholds: Any) -> Netlist:
+    """The sample with a ladder in place of its window."""
+    netlist = sample_netlist()
+    p = netlist.populations[WINDOW]
+    own = frozen(thresholds, np.int64)
+    neuron = Ladder(own, frozen(0, np.int64), frozen(0, np.int64), 5, "unary")
+    p = dataclasses.replace(p, neuron=neuron)
+    populations = (*netlist.populations[:WINDOW], p, *netlist.populations[WINDOW + 1 :])
+    return dataclasses.replace(netlist, populations=populations)
+
+
+LADDERS: list[tuple[Any, str]] = [
+    (3, "has an axis of its own first"),
+    ([], "has an axis of its own first"),
+    (np.ones((0, 4, 1, 1)), "has an axis of its own first"),
+    (np.ones((5, 0, 1, 1)), "has an axis of its own first"),
+    (np.ones((5, 2)), "broadcasts to the population's shape"),
+    (np.ones((5, 4, 3, 3, 1)), "broadcasts to the population's shape"),
+    ([1, 2, 3, 4, 2**40], "is in range"),
+]
+
+
+@pytest.mark.parametrize(("thresholds", "rule"), LADDERS)
+def test_unsound_ladders_are_refused(thresholds: Any, rule: str) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        soundness.check(with_ladder(thresholds), "file:/netlist")
+    assert caught.value.where.endswith("/neuron/thresholds")
+    assert caught.value.rule.startswith(rule)
+
+
+@pytest.mark.parametrize("axes", [(), (1,), (4, 1, 1), (4, 3, 3)])
+def test_the_first_axis_of_a_ladder_is_its_own(axes: tuple[int, ...]) -> None:
+    rungs = np.arange(1, 6).reshape(5, *(1,) * len(axes)) * np.ones(axes)
+    netlist = proven(with_ladder(rungs))
+    soundness.check(netlist, "x")
+    netlist.verify()
+    with pytest.raises(NetlistError, match="a ladder has a threshold per level"):
+        proven(with_ladder(rungs[:4])).verify()
 
 
 SIZE = "has the right size"

@@ -66,14 +66,12 @@ def _build(
             axes,
             "Keep the batch axis.",
         )
-    before, shapes = pair(padding), (input.shape, call.shape)
-    step, spread = pair(stride), pair(dilation)
+    before, step, spread = pair(padding), pair(stride), pair(dilation)
+    in_shape, out_shape = input.shape, call.shape
     if rank == 1:
         weight = weight[:, :, None]
         before, step, spread = (0, before[1]), (1, step[1]), (1, spread[1])
-        in_shape, out_shape = ((channels, 1, length) for channels, length in shapes)
-    else:
-        in_shape, out_shape = shapes
+        in_shape, out_shape = (in_shape[0], 1, in_shape[1]), (out_shape[0], 1, out_shape[1])
     return TransposedConvolution(
         name=call.name,
         inputs=(input.name,),

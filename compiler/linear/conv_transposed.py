@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from lapilli.compiler.linear.conv import Conv, geometry, landings
 from lapilli.compiler.linear.linear_map import Array, LinearMap, frozen
 
 Tap = tuple[int, int]
-Slices = tuple[slice, slice]
+Index = tuple[Any, slice, slice]
 
 
 @final
@@ -51,16 +51,16 @@ class ConvTransposed(LinearMap):
         stamps = stamps.reshape(batch, self.out_shape[0], *self.kernel, height, width)
         result = np.zeros((batch, *self.out_shape), stamps.dtype)
         for (i, j), inputs, outputs in self._taps():
-            result[(..., *outputs)] += stamps[(..., i, j, *inputs)]
+            result[outputs] += stamps[:, :, i, j][inputs]
         return result
 
-    def _taps(self) -> Iterator[tuple[Tap, Slices, Slices]]:
-        """Every tap with the inputs (rows, columns) that it carries inside and where they land."""
+    def _taps(self) -> Iterator[tuple[Tap, Index, Index]]:
+        """Every tap with the inputs (..., rows, columns) that land inside, and where they land."""
         for i, j in np.ndindex(*self.kernel):
             rows, columns = self._landings(0, i), self._landings(1, j)
-            yield (i, j), (rows[0], columns[0]), (rows[1], columns[1])
+            yield (i, j), (..., rows[0], columns[0]), (..., rows[1], columns[1])
 
-    def _landings(self, axis: int, tap: int) -> Slices:
+    def _landings(self, axis: int, tap: int) -> tuple[slice, slice]:
         start = tap * self.dilation[axis] - self.padding[axis]
         sizes = self.in_shape[axis + 1], self.out_shape[axis + 1]
         return landings(start, self.stride[axis], *sizes)
@@ -95,7 +95,7 @@ class ConvTransposed(LinearMap):
         targets = np.count_nonzero(self.weight, axis=1)  # (C, kH, kW): of one input, by tap
         result = np.zeros(self.in_shape, dtype=np.int64)
         for (i, j), inputs, _ in self._taps():
-            result[(..., *inputs)] += targets[:, i, j, None, None]
+            result[inputs] += targets[:, i, j, None, None]
         return result
 
     def row_sums(self, weight: Array) -> Array:
@@ -103,7 +103,7 @@ class ConvTransposed(LinearMap):
         sums = self._grouped(weight).sum(axis=1).reshape(-1, *self.kernel)
         result = np.zeros(self.out_shape, sums.dtype)
         for (i, j), _, outputs in self._taps():
-            result[(..., *outputs)] += sums[:, i, j, None, None]
+            result[outputs] += sums[:, i, j, None, None]
         return result
 
     def row_peaks(self) -> Array:

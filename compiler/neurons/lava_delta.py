@@ -109,4 +109,5 @@ def delta_total(model: _Delta, low: int, high: int, steps: int) -> tuple[int, in
 
 
 def _left_over(model: _Delta) -> int:
-    return max(int(model.threshold.max()) * 2 ** (model.spike_exp + model.state_exp) - 1, 0)
+    unit: int = 2 ** (model.spike_exp + model.state_exp)
+    return max(int(model.threshold.max()) * unit - 1, 0)

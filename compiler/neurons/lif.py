@@ -127,4 +127,5 @@ def _decayed(x: Array, decay: int) -> Int64Array:
 
 def _wrapped(u: Int64Array) -> Int64Array:
     over, under = u > CURRENT_TOP, u <= -CURRENT_TOP
-    return u + 2 * CURRENT_TOP * (under.astype(np.int64) - over.astype(np.int64))
+    turns: Int64Array = under.astype(np.int64) - over.astype(np.int64)
+    return integers(u + 2 * CURRENT_TOP * turns)

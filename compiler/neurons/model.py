@@ -40,7 +40,7 @@ class Flaw(NamedTuple):
     allowed: object
 
 
-def integers(values: Array) -> Int64Array:
+def integers(values: Array | int) -> Int64Array:
     """As 64-bit integers, in which all arithmetic of a netlist is done."""
     return np.asarray(values, np.int64)
 

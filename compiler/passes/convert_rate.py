@@ -51,6 +51,13 @@ class Rate:
             ("subtract", "zero"),
         ),
     )
+    headroom: float = field(
+        default=1.0,
+        metadata=help_text(
+            "full rate in multiples of the percentile's activity; with reset to zero, low rates "
+            "lose less: 2 to 4"
+        ),
+    )
     per_channel: bool = field(
         default=False, metadata=help_text("one threshold per channel of a feature map")
     )
@@ -62,6 +69,7 @@ class Rate:
         check_choice("over", self.over, ("all", "positive"))
         check_choice("initial", self.initial, ("half", "zero"))
         check_choice("reset", self.reset, ("subtract", "zero"))
+        check_range("headroom", self.headroom, 1, 1024)
         check_flag("per_channel", self.per_channel)
         check_count("input_bits", self.input_bits, 2, 16)
 
@@ -71,7 +79,8 @@ def convert_rate(graph: PopulationGraph, ranges: Ranges, options: Rate) -> Spiki
 
     A reset to zero loses what a spike leaves above the threshold: under a constant drive of a
     thresholds the rate tends to 1 / ceil(1 / a) instead of a, a loss that more steps do not make
-    good (Rueckauer et al. 2016). Nor would half a threshold at the start, so there is none.
+    good (Rueckauer et al. 2016). It is small for small a: `headroom` divides every a. Half a
+    threshold at the start would not help, so there is none.
     """
     subtract = options.reset == "subtract"
     model: Model = "soft_reset_if" if subtract else "hard_reset_if"
@@ -86,13 +95,14 @@ def convert_rate(graph: PopulationGraph, ranges: Ranges, options: Rate) -> Spiki
         if p.role == "readout":
             populations.append(readout(p.name, p.shape, p.bias))
             continue
-        clip = clip_values(
+        values = clip_values(
             ranges[p.name],
             per_channel=options.per_channel and len(p.shape) > 1,
             percentile=options.percentile,
             over=options.over,
             levels=options.steps,
         )
+        clip = frozen(values * options.headroom)
         rate = frozen(clip / options.steps)
         populations.append(
             SpikingPopulation(p.name, p.shape, model, clip, half, clip, rate, p.bias)

@@ -79,8 +79,8 @@ class FloatMap:
 
 def _ready(m: LinearMap, exponent: int, dtype: _Arithmetic, result: _Result) -> _Apply:
     """The map with its factor, computing in `dtype` and returning `result`."""
-    factor = dtype(2**exponent) if exponent >= 0 else dtype(2.0**exponent)
-    return _FORMS[type(m)](m.with_weight(m.weight.astype(dtype) * factor), result)
+    weight = np.asarray(m.weight.astype(dtype) * 2**exponent, dtype)
+    return _FORMS[type(m)](m.with_weight(weight), result)
 
 
 def _arithmetic(bound: int) -> _Arithmetic:

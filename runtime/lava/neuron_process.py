@@ -37,6 +37,7 @@ TAGS: tuple[Tag, ...] = get_args(Tag)
 DEFAULTS = {"bias": 0, "initial": 0, "decay": 0}
 """Parameters that a user may leave out."""
 LARGEST_SPIKE = 2**31 - 1
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 class Observer(Protocol):
@@ -104,6 +105,11 @@ class CheckedProcess(AbstractProcess):
     real_numbers = ""
     _runtime = None  # what Lava's __del__ looks for, also where a constructor raised
 
+    def __init_subclass__(cls) -> None:
+        # Without it, help() shows the keywords of Lava's metaclass: none.
+        _, *keywords = inspect.signature(cls.__init__).parameters.values()
+        cls.__signature__ = inspect.Signature(keywords)
+
     @property
     def model_class(self) -> type[AbstractProcessModel] | None:
         """The process model that Lava has chosen, if it has."""
@@ -158,11 +164,11 @@ class DrivenNeurons(Neurons):
     MODEL: ClassVar[type[NeuronModel]]
 
     def __init_subclass__(cls) -> None:
-        cls.__signature__ = _signature(cls.MODEL)  # type: ignore[attr-defined]
+        cls.__signature__ = _signature(cls.MODEL)
         cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n\n{_reference(cls.MODEL)}"
 
     def __init__(self, **keywords: Any):
-        bound = type(self).__signature__.bind(**keywords)  # type: ignore[attr-defined]
+        bound = type(self).__signature__.bind(**keywords)
         bound.apply_defaults()
         given, shape = bound.arguments, tuple(bound.arguments["shape"])
         parameters = {
@@ -182,13 +188,9 @@ def _signature(model: type[NeuronModel]) -> inspect.Signature:
     defaults.update({"observer": None, "recorder": None})
     names = ["shape", *fields_of(model), "window", *defaults]
     defaults.update(DEFAULTS)
+    missing = inspect.Parameter.empty
     return inspect.Signature(
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=defaults.get(name, inspect.Parameter.empty),
-        )
-        for name in names
+        [inspect.Parameter(name, _KEYWORD, default=defaults.get(name, missing)) for name in names]
     )
 
 

@@ -343,6 +343,8 @@ REFUSED: list[tuple[type[Any], str, Any, str]] = [
     (Rate, "percentile", True, "50..100"),
     (Rate, "over", "nonzero", "all, positive"),
     (Rate, "initial", "full", "half, zero"),
+    (Rate, "reset", "soft", "subtract, zero"),
+    (Rate, "headroom", 0.5, "1..1024"),
     (Rate, "per_channel", 1, "True, False"),
     (Rate, "input_bits", 8.0, "whole numbers 2..16"),
     (SigmaDelta, "levels", 256, "whole numbers 1..255"),

@@ -455,6 +455,9 @@ def subschemas(schema: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def test_the_schema_describes_every_field_and_allows_no_other() -> None:
+    VALIDATOR.validate(DOCUMENT)
+    with pytest.raises(jsonschema.ValidationError, match="surplus"):
+        VALIDATOR.validate({**DOCUMENT, "surplus": 1})
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     roots = [("", SCHEMA), *((f"${name}", part) for name, part in SCHEMA["$defs"].items())]
     fields = [field for name, part in roots for field in subschemas(part, name)]
@@ -463,36 +466,6 @@ def test_the_schema_describes_every_field_and_allows_no_other() -> None:
     objects = [(n, s) for n, s in (*roots, *fields) if "properties" in s]
     assert [n for n, s in objects if s.get("additionalProperties") is not False] == []
     assert [n for n, s in objects if set(s["required"]) != set(s["properties"])] == []
-
-
-def objects_of(document: Any) -> Iterator[Any]:
-    """One object of each kind in a document, by the names of its fields."""
-    found = {}
-    for container, key in nodes({"document": document}):
-        value = container[key]
-        if isinstance(value, dict):
-            found.setdefault(tuple(sorted(value)), value)
-    return iter(found.values())
-
-
-# By the names of their fields, which are those of the network: settings, arrays, references.
-OPEN = ({"low", "high"}, {"in_shape", "out_shape"}, {"weight"}, {"bias"}, {"levels"})
-
-
-def test_the_schema_refuses_what_it_does_not_know() -> None:
-    VALIDATOR.validate(DOCUMENT)
-    refused = 0
-    for chosen in objects_of(copied := copy.deepcopy(DOCUMENT)):
-        if not chosen or (
-            any(names <= set(chosen) for names in OPEN) and "payload_bits" not in chosen
-        ):
-            continue
-        chosen["surplus"] = 1
-        errors = [error.message for error in VALIDATOR.iter_errors(copied)]
-        assert any("surplus" in message for message in errors), sorted(chosen)
-        del chosen["surplus"]
-        refused += 1
-    assert refused > 15
 
 
 def test_the_input_has_no_arrays() -> None:

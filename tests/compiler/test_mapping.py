@@ -25,7 +25,7 @@ from netlists import (
 import lapilli
 from lapilli.compiler import core_resources, mapping
 from lapilli.compiler.artifact import Artifact, Provenance
-from lapilli.compiler.core_resources import Usage, boxes, excess, input_axons, sources_of
+from lapilli.compiler.core_resources import Usage, boxes, excess, hull, input_axons, sources_of
 from lapilli.compiler.errors import InputError, NetlistError
 from lapilli.compiler.linear import (
     FORMS,
@@ -120,7 +120,9 @@ def test_sources_and_synapses_are_those_of_the_matrix(form: type[LinearMap], see
     assert core_resources.synapses(linear_map, start, stop) == rows.sum()
     pixels = mask.reshape(linear_map.in_shape[0], -1).any(axis=0).sum()
     kernel = isinstance(linear_map, (Conv, ConvTransposed))
-    assert input_axons(linear_map, mask) == (pixels if kernel else mask.sum())
+    assert input_axons(linear_map, start, stop) == (pixels if kernel else mask.sum())
+    low, high = hull(linear_map, start, stop)
+    assert mask.sum() == mask[low:high].sum()
 
 
 def words_by_row(linear_map: LinearMap, start: int, stop: int) -> int:

@@ -6,6 +6,7 @@ tests/test_netx_export_lava.py runs the files in stock netx.
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lapilli.compiler.linear import Array, Conv, Dense, Diagonal, Shape, Sparse,
 from lapilli.compiler.netlist import Connection, Netlist, Population
 from lapilli.compiler.netx_chain import MAX_MATRIX, Window, chain, survives
 from lapilli.compiler.netx_export import Instructions, write
+from lapilli.compiler.netx_import import import_netx
 from lapilli.compiler.neurons import (
     LIF,
     HardResetIF,
@@ -32,6 +34,8 @@ from lapilli.compiler.neurons import (
     Timing,
 )
 from lapilli.compiler.neurons import Window as WindowNeuron
+from lapilli.hardware_profiles import load
+from lapilli.runtime import reference
 
 Content = dict[str, Any]
 
@@ -276,6 +280,28 @@ def test_any_padding_and_number_of_outputs_is_written(size: tuple[int, int]) -> 
         assert [r // s + 1 for r, s in zip(room, w.stride, strict=True)] == outputs
         same = Conv(w.weight, linear.in_shape, linear.out_shape, w.stride, w.padding, w.dilation)
         assert (same.to_sparse() != linear.to_sparse()).nnz == 0
+
+
+@pytest.mark.parametrize("name", ROADS)
+def test_what_is_exported_comes_back_with_the_same_spikes(name: str, tmp_path: Path) -> None:
+    """Our reader of `.net` files knows nothing of our writer; inputs of 0 and 1, as it takes."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    netlist = random_road(rng, *ROADS[name])
+    write(tmp_path / "x.net", netlist)
+    again = import_netx(tmp_path / "x.net", steps=netlist.steps, profile=load("netx")).netlist
+    images = rng.integers(0, 2, (6, *netlist.input.shape))
+    trains = np.repeat(images[:, None], netlist.steps, axis=1)
+    ours = reference.run(netlist, images, record="spikes")
+    theirs = reference.run(
+        again, trains.reshape(6, netlist.steps, *again.input.shape), record="spikes"
+    )
+    pairs = list(zip(netlist.populations[1:-1], again.populations[1:-1], strict=True))
+    for p, q in pairs:
+        sent = ours.spikes[p.name].reshape(6, netlist.steps, -1)
+        assert np.array_equal(sent, theirs.spikes[q.name].reshape(sent.shape)), p.name
+    assert not pairs or any(ours.counts[p.name].any() for p, _ in pairs)
+    (mine,), (other,) = (trace.readouts.values() for trace in (ours, theirs))
+    assert (mine.reshape(6, -1) * 64 == other.reshape(6, -1)).all()
 
 
 def soft() -> SoftResetIF:

@@ -12,7 +12,7 @@ import pytest
 from netlists import connection, integers, population, proven
 
 from lapilli.compiler.errors import NetlistError
-from lapilli.compiler.linear import Array, Conv, Dense, frozen
+from lapilli.compiler.linear import Array, Conv, Dense, Diagonal, frozen
 from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.neurons import (
     HardResetIF,
@@ -28,6 +28,7 @@ from lapilli.compiler.neurons import (
     Window,
 )
 from lapilli.compiler.numerics import Int64Array
+from lapilli.hardware_profiles import load
 from lapilli.runtime import quantised_ann, reference
 
 ZERO = integers(0)
@@ -286,3 +287,38 @@ def test_parameters_that_cannot_be(model: NeuronModel, rule: str) -> None:
 )
 def test_parameters_that_can_be(model: NeuronModel) -> None:
     assert model.flaw(4) is None
+
+
+@pytest.mark.parametrize(
+    ("rungs", "profile", "found"),
+    [
+        ([1, 2, 2], "loihi1", None),
+        ([[[1]] * 2, [[2]] * 2, [[2]] * 2], "loihi1", None),
+        ([[[1], [1]], [[2], [3]], [[4], [4]]], "loihi2", None),
+        (
+            [[[1], [1]], [[2], [3]], [[4], [4]]],
+            "loihi1",
+            "loihi1 shares one threshold per population",
+        ),
+        ([[[1, 1], [1, 1]], [[2, 3], [3, 4]]], "loihi2", "loihi2 shares one threshold per channel"),
+    ],
+)
+def test_a_ladder_is_shared_as_far_as_the_chip_wants(
+    rungs: Any, profile: str, found: str | None
+) -> None:
+    shape = (2, 2)
+    ladder = Ladder(integers(rungs), ZERO, ZERO, len(rungs), "unary")
+    populations = (
+        population("in", shape, Source(0, 3, "first")),
+        population("a", shape, ladder),
+        population("out", shape, Readout(ZERO, ZERO)),
+    )
+    drives = [
+        connection(a, b, Diagonal(frozen(1), shape, shape)) for a, b in (("in", "a"), ("a", "out"))
+    ]
+    netlist = proven(Netlist(populations, tuple(drives), 4))
+    if found is None:
+        netlist.verify(load(profile))
+    else:
+        with pytest.raises(NetlistError, match=found):
+            netlist.verify(load(profile))

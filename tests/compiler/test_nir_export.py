@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from netlists import connection, integers, population, proven, random_inputs, random_netlist
+from netlists import ALL_CODINGS, Coding, connection, integers, population, proven, random_netlist
 from nir_simulation import simulate
 
 from lapilli.compiler import nir_export, nir_file
@@ -174,8 +174,7 @@ def test_a_tool_without_the_metadata_gets_the_same_spikes(reset: str, tmp_path: 
     order = ["in", "a_conv.in0", "a_conv", "b.same.in0", "b.same.in1.delay", "b.same.in1", "b.same"]
     order += ["c.in0.flatten", "c.in0", "c", "c.in1.delay", "c.in1", "out.in0", "out", "out.output"]
     assert sorted(order) == sorted(nodes)
-    rng = np.random.default_rng(0)
-    inputs = random_inputs(rng, artifact.netlist, 9)[np.newaxis].astype(np.float64)
+    inputs = np.random.default_rng(0).integers(0, 2, (1, 9, 3, 6, 5)).astype(np.float64)
     trace = run(artifact, inputs, record="spikes")
     # Tools that subtract the threshold fire at it.
     how: dict[str, Any] = {"reset": reset, "at": reset == "subtract"}
@@ -291,8 +290,8 @@ def test_without_its_mark_an_export_is_a_plain_graph(tmp_path: Path) -> None:
         node.metadata = {}
     nir.write(file, graph)
     plain = read_nir(file, load("loihi2"), NirImport(steps=9, dt=1.0))
-    inputs = random_inputs(np.random.default_rng(2), artifact.netlist, 9)[np.newaxis]
-    ours, theirs = (run(a, inputs.astype(np.float64), record="spikes") for a in (artifact, plain))
+    inputs = np.random.default_rng(2).integers(0, 2, (1, 9, 3, 6, 5)).astype(np.float64)
+    ours, theirs = (run(a, inputs, record="spikes") for a in (artifact, plain))
     for name in ("a/conv", "b.same", "c"):
         np.testing.assert_array_equal(
             ours.spikes[name], theirs.spikes[name.replace("/", "_")], name
@@ -339,7 +338,7 @@ def test_inputs_that_nir_cannot_say_are_refused(timing: Any) -> None:
 @pytest.mark.parametrize(("current", "voltage"), [(0, 4096), (4095, 0), (4096, 0)])
 def test_leaks_without_a_time_constant_are_refused(current: int, voltage: int) -> None:
     bias = integers(int(current == 4096))
-    with pytest.raises(NetlistError, match=r"neuron \(LIF\): .*no time constant|neuron \(LIF\)"):
+    with pytest.raises(NetlistError, match=r"neuron \(LIF, .*_decay 0\): .*no time constant"):
         nir_export.graph(one_neuron(LIF(integers(5), bias, current, voltage)))
 
 
@@ -412,3 +411,23 @@ def test_a_missing_package_is_a_fault_of_the_environment(monkeypatch: pytest.Mon
     monkeypatch.setitem(__import__("sys").modules, "nir", None)
     with pytest.raises(BackendError, match=r"pip install .lapilli\[nir\]"):
         nir_file.nir_package()
+
+
+@pytest.mark.parametrize("coding", ALL_CODINGS)
+def test_every_coding_comes_back_or_is_refused_by_name(coding: Coding, tmp_path: Path) -> None:
+    for seed in range(2):
+        artifact = Artifact(random_netlist(np.random.default_rng(seed), coding), PROVENANCE)
+        neurons = [p.neuron for p in artifact.netlist.populations]
+        sayable = {type(n) for n in neurons} <= set(nir_export.NODES)
+        sayable &= artifact.netlist.source.timing in ("held", "train")
+        leaks = [
+            n.current_decay and (n.voltage_decay or (n.current_decay == 4096 and not n.bias.any()))
+            for n in neurons
+            if isinstance(n, LIF)
+        ]
+        if sayable and all(leaks):
+            assert again(exported(tmp_path, artifact)).hash == artifact.hash
+        else:
+            assert coding not in ("rate", "hard")
+            with pytest.raises(NetlistError, match="NIR has a node that computes"):
+                nir_export.graph(artifact)

@@ -37,7 +37,7 @@ from lapilli.compiler.storage import digest, encode
 from lapilli.hardware_profiles import Profile, Quantity, load, names
 from lapilli.runtime import quantised_ann
 
-CHIPS = [name for name in names() if load(name).kind == "neuromorphic"]
+CHIPS = ["loihi1", "loihi2", "unlimited"]  # formats and simulators have tests of their own
 CODINGS = {
     "graded": Parallel(levels=6),
     "unary": Parallel(levels=6, coding="unary"),
@@ -74,7 +74,7 @@ def unit_of(netlist: Netlist, name: str, graph: SpikingGraph) -> Array:
 
 
 def test_there_are_chips_to_quantise_for() -> None:
-    assert {"loihi1", "loihi2", "unlimited"} <= set(CHIPS)
+    assert set(CHIPS) < {name for name in names() if load(name).kind == "neuromorphic"}
     assert {coding for _, coding in CASES} == set(CODINGS)
 
 
@@ -164,11 +164,8 @@ def test_models_and_their_parameters_follow_the_spiking_graph(coding: str) -> No
     assert netlist.steps == graph.steps == {"graded": 1, "unary": 6, "rate": 12}[coding]
     source, *middle, last = (p.neuron for p in netlist.populations)
     assert isinstance(source, Source)
-    assert (source.low, source.high, source.timing) == (
-        0,
-        255,
-        "held" if coding == "rate" else "first",
-    )
+    timing = "held" if coding == "rate" else "first"
+    assert (source.low, source.high, source.timing) == (0, 255, timing)
     assert isinstance(last, Readout)
     for neuron in middle:
         if coding == "rate":

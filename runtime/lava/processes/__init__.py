@@ -59,7 +59,8 @@ class Source(Neurons):
     timing: "first" sends it in the window's first step, "held" in each; "train" sends a spike train
     or frames, one per step, "changes" the difference from the frame before, zero at first.
     inputs: (N, *shape), for the latter two (N, window, *shape); after the last image it sends
-    zeros. low, high: payloads, of up to 32 bits.
+    zeros. low, high: payloads, of up to 32 bits. window: steps of one image; offset: steps before
+    the first; gap: idle steps between two windows.
     Ports: s_out. Vars: v (unused), before (what the step before showed).
     """
 
@@ -80,8 +81,8 @@ class Source(Neurons):
     ):
         inputs = np.asarray(inputs)
         for payload in (low, high):
-            # s_out carries 32 bits, which numpy would fill modulo 2**32 without a word.
-            if abs(payload) > LARGEST_SPIKE:
+            # In fixed_pt s_out carries 32 bits, which numpy would fill modulo 2**32 in silence.
+            if isinstance(payload, int) and abs(payload) > LARGEST_SPIKE:
                 raise ValueError(f"a spike carries 32 bits; found {payload}")
         neuron = neurons.Source(low, high, timing)  # type: ignore[arg-type]  # floats: floating_pt
         if neuron.stepwise and inputs.shape[1:2] != (window,):
@@ -104,13 +105,15 @@ class _PySource(PyNeurons):
     def __init__(self, proc_params: Any):
         super().__init__(proc_params)
         self.inputs: Array = proc_params["inputs"]
-        self.stepwise = self.neuron.stepwise
+        source: neurons.Source = proc_params["neuron"]
+        self.stepwise = source.stepwise
 
     def drive(self, place: Place | None) -> Array:
         """The image of this window, or the frame of this step."""
         if place is None or place.image >= len(self.inputs):
             return self.silence
-        return self.inputs[place if self.stepwise else place.image]
+        shown: Array = self.inputs[place if self.stepwise else place.image]
+        return shown
 
     def advance(self, place: Place, drive: Array) -> Array:
         """The image's payload; silence, not a clipped zero, after the last image."""
