@@ -16,7 +16,7 @@ import numpy as np
 
 from lapilli.compiler import artifact
 from lapilli.compiler.errors import InputError, LapilliError
-from lapilli.compiler.linear import Array, frozen, identity
+from lapilli.compiler.linear import Array, Shape, frozen, identity
 from lapilli.compiler.netlist import Connection, Netlist, Population, connection_bounds
 from lapilli.compiler.netx_file import read_netx, refuse
 from lapilli.compiler.netx_layers import UNIT, Cuba, Layer, Notes, Sdnn, layers
@@ -30,8 +30,9 @@ from lapilli.compiler.neurons import (
     NeuronModel,
     Readout,
     Source,
+    State,
 )
-from lapilli.compiler.numerics import Int64Array, shift_left, signed_range
+from lapilli.compiler.numerics import Int64Array, shift_left, signed_range, smallest_integer
 from lapilli.compiler.schedule import schedule
 from lapilli.compiler.soundness import MAX_STEPS
 from lapilli.hardware_profiles import Profile
@@ -90,7 +91,7 @@ def import_netx(
         calibration_hash="",
         calibration_samples=0,
         ann_macs={},
-        notes="\n".join(notes)[:MAX_NOTES],
+        notes=_shortened(notes),
     )
     return artifact.Artifact(netlist, provenance)
 
@@ -106,8 +107,8 @@ class _Builder:
     input_range: tuple[int, int] | None
     populations: list[Population] = field(default_factory=list)
     connections: list[Connection] = field(default_factory=list)
-    awake: dict[str, list[Array]] = field(default_factory=dict)
-    """Spikes of each population in the steps of netx before its window begins."""
+    awake: dict[str, list[Array | None]] = field(default_factory=dict)
+    """Spikes of each population in the steps of netx before its window begins; None: none."""
     given: int = 0
     """1 if the file gives neurons for the input: they see the input a step earlier than others."""
 
@@ -185,7 +186,9 @@ class _Builder:
             rule = "neurons with sigma_output end the network, without bias or recurrence"
             raise refuse(layer.where, rule, "a bias, recurrence or a layer behind", "none of them")
         zero = frozen(0, np.int64)
-        self._add(layer, Readout(zero, frozen(self._awake_drive(layer).sum(0), np.int64)))
+        # Before a window, too, it adds up what it receives.
+        early = self._wake(layer, Readout(zero, zero))["v"]
+        self._add(layer, Readout(zero, _compact(early)))
 
     def _lif_bias(self, layer: Layer) -> Int64Array:
         bias = np.zeros((), np.int64) if layer.bias is None else layer.bias
@@ -259,39 +262,52 @@ class _Builder:
 
     def _started(self, layer: Layer, model: LavaSigmaDelta) -> LavaSigmaDelta:
         """The model with the state in which netx's is when the first input reaches it."""
-        state = model.start(layer.shape)
-        for drive in self._awake_drive(layer):
-            state, _ = model.step(state, drive, 1, self.steps)
+        state = self._wake(layer, model)
         v, activity, residue = (_compact(state[name]) for name in model.VARIABLES)
         return replace(model, initial=v, activity=activity, residue=residue)
 
-    def _awake_drive(self, layer: Layer) -> Array:
-        """What a layer receives in the steps of netx before its window, (steps, *shape)."""
+    def _wake(self, layer: Layer, neuron: NeuronModel) -> State:
+        """The state of a layer of netx when the first input is about to reach it.
+
+        Until then only biases are at work; what they make a layer send is kept in `awake`.
+        """
         depth = len(self.populations) - self.given
-        drives = np.zeros((depth, *layer.shape), np.int64)
-        for c in self.connections:
-            if c.target == layer.name and c.source in self.awake:
-                for at, spikes in enumerate(self.awake[c.source]):
-                    arrival = at + 1 + c.synaptic_delay
-                    if arrival < depth:
-                        reached = c.map.apply(spikes[np.newaxis].astype(np.int64))[0]
-                        drives[arrival] += shift_left(reached.reshape(layer.shape), c.exponent)
-        return drives
+        spikes: list[Array | None] = []
+        self.awake[layer.name] = spikes
+        state = neuron.start(layer.shape)
+        into = [c for c in self.connections if c.target == layer.name]
+        biased = layer.bias is not None and layer.bias.any()
+        if not biased and not any(self._sent_early(c.source) for c in into):
+            spikes.extend([None] * depth)
+            return state
+        for step in range(depth):
+            drive = np.zeros(layer.shape, np.int64)
+            for c in into:
+                drive += self._arriving(c, step, layer.shape)
+            state, sent = neuron.step(state, drive, 1, self.steps)
+            spikes.append(smallest_integer(sent) if sent.any() else None)
+        return state
+
+    def _sent_early(self, name: str) -> bool:
+        return any(sent is not None for sent in self.awake[name])
+
+    def _arriving(self, c: Connection, step: int, shape: Shape) -> Array | int:
+        then = step - 1 - c.synaptic_delay
+        sent = self.awake[c.source][then] if then >= 0 else None
+        if sent is None:
+            return 0
+        reached = c.map.apply(sent[np.newaxis].astype(np.int64))[0]
+        return shift_left(reached.reshape(shape), c.exponent)
 
     def _add(self, layer: Layer, neuron: NeuronModel) -> None:
-        drives = self._awake_drive(layer)
-        # As it would run on: before a window only LIF neurons and biased ones are awake.
-        state, spikes = neuron.start(layer.shape), []
-        for drive in drives:
-            state, sent = neuron.step(state, drive, 1, self.steps)
-            spikes.append(sent)
-        late = [c for c in self.connections if c.target == layer.name and c.synaptic_delay]
-        if late and any(sent.any() for sent in self.awake[late[0].source]):
+        self._wake(layer, neuron)
+        into = [c for c in self.connections if c.target == layer.name]
+        late = [c for c in into if c.synaptic_delay or c.recurrent]
+        if any(self._sent_early(c.source) for c in late):
             self.notes.append(
                 f"{layer.name}: spikes that biases cause before a sample's first step arrive "
-                "within it in netx, because of delays, and are left out here"
+                "within it in netx, because of delays or recurrence, and are left out here"
             )
-        self.awake[layer.name] = spikes
         scales = _SCALES[type(neuron), isinstance(layer.neuron, Cuba)]
         states, counts = (frozen(2.0**-places) for places in scales)
         added = Population(layer.name, layer.shape, neuron, states, counts, 0, 0)
@@ -339,6 +355,13 @@ _SCALES: dict[tuple[type[NeuronModel], bool], tuple[int, int]] = {
     (Readout, False): (UNIT + SPIKE_EXP + STATE_EXP, 0),
 }
 """Binary places of v and of spikes, by model and whether the layer's neurons are CUBA."""
+
+
+def _shortened(notes: Notes) -> str:
+    """The notes, one a line; where they are too many for a file, how many are missing."""
+    kept = [note for i, note in enumerate(notes) if len("\n".join(notes[: i + 1])) <= MAX_NOTES]
+    more = len(notes) - len(kept)
+    return "\n".join([*kept, f"and {more} more"] if more else kept)
 
 
 def _lif(neuron: Cuba, bias: Int64Array) -> LIF:

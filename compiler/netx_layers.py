@@ -17,8 +17,10 @@ from lapilli.compiler.linear import Shape
 from lapilli.compiler.netx_file import NetxFile, Tree, keys, refuse
 from lapilli.compiler.netx_weights import MAX_WEIGHT
 from lapilli.compiler.numerics import Int64Array, drop_fraction
-from lapilli.compiler.soundness import MAX_NEURONS, MAX_TAPS
+from lapilli.compiler.soundness import MAX_TAPS
 
+MAX_NEURONS = 2**24
+"""Of one layer: beyond any chip, and 128 MB as int64."""
 MAX_DELAY = 62
 MAX_GEOMETRY = 127
 """Lava's Conv keeps kernel, stride, padding, dilation and groups in 8 bits."""
@@ -163,7 +165,8 @@ class _Reader:
         unknown = sorted({*self.tree} - _LAYER_KEYS)
         unknown += [f"neuron/{key}" for key in sorted({*inner} - _NEURON_KEYS)]
         if unknown:
-            self.note(f"not read, as netx does not: {', '.join(unknown)}")
+            shown = ", ".join(ascii(key)[1:-1] for key in unknown)
+            self.note(f"not read, as netx does not: {shown[:200]}")
 
     def numbers(self, key: str, tree: Tree | None = None, prefix: str = "") -> np.ndarray[Any, Any]:
         """The numbers of a dataset, finite and of 32 bits."""

@@ -24,7 +24,7 @@ from lapilli.compiler.neurons import MODELS
 from lapilli.compiler.sealed_file import read_sealed, write_sealed
 
 TESTS = Path(__file__).resolve().parent
-SAMPLE_HASH = "1873e867026ba927a276e28328d29356106c0e39bf45770ba8299484e5eedbba"
+SAMPLE_HASH = "3110cce1d5b5ea6e6bb579d4b86586706a4467126d1e0e92893d08694116163e"
 
 
 @pytest.fixture

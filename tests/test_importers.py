@@ -68,6 +68,8 @@ def test_the_api_takes_a_path(net: Path) -> None:
     trace = lapilli.run(artifact, spikes)
     assert trace.outputs.shape == (SAMPLES, 3)
     assert lapilli.compile(net).netlist.steps == 64
+    with pytest.raises(InputError, match="values lie in the range"):
+        lapilli.run(artifact, 5 * spikes)  # netx would make a 1 of each 5
 
 
 @pytest.mark.parametrize(

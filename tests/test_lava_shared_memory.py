@@ -22,7 +22,7 @@ pytestmark = pytest.mark.lava
 ROOM = {"none for its channels": 4096, "some, but not for all": 65536}
 """Case -> bytes of /dev/shm. A channel needs a page, whatever it carries."""
 
-UNSHARE = "unshare --user --map-root-user --mount --pid --fork --mount-proc".split()
+UNSHARE = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"]
 RUN = """
 mount -t tmpfs -o size="$1" tmpfs /dev/shm || exit 77
 shift

@@ -183,7 +183,7 @@ def measure(steps: int, repeats: int) -> list[dict[str, object]]:
 
 
 def _row(name: str, value: float, unit: str, target: float | None = None) -> dict[str, object]:
-    holds = target is None or value >= target
+    value, holds = float(value), bool(target is None or value >= target)
     return {"measure": name, "value": value, "unit": unit, "target": target, "holds": holds}
 
 

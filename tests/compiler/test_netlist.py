@@ -119,7 +119,8 @@ BROKEN: dict[str, tuple[Netlist, str, str, str, str]] = {
     ),
     "two inputs": (
         dataclasses.replace(
-            SAMPLE, populations=(*SAMPLE.populations, population("late", (2,), Source(0, 1, "held")))
+            SAMPLE,
+            populations=(*SAMPLE.populations, population("late", (2,), Source(0, 1, "held"))),
         ),
         "late", DRIVEN, "population 4, Source, 0 connections", "none into the input",
     ),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import netlists
 import netx_files as nf
 import netx_samples
@@ -247,6 +248,48 @@ def test_the_transform_of_an_input_and_the_delays_of_a_convolution_are_told(tmp_
     found = imported(tmp_path, [given, {**CONV, "delay": np.array(3)}])
     assert "layer0.input: netx does not apply the input transform" in found.provenance.notes
     assert "layer1.conv: netx ignores the delays of a convolution" in found.provenance.notes
+
+
+def test_many_notes_are_counted(tmp_path: Path) -> None:
+    layers = [nf.dense(EYE, nf.cuba(1, refDelay=2, gradedSpike=True)) for _ in range(70)]
+    found = imported(tmp_path, [*layers, nf.dense(EYE, nf.cuba(1)) | {"odd\nname" * 30: 1}])
+    assert len(found.provenance.notes) < 4000
+    assert found.provenance.notes.splitlines()[-1].startswith("and ")
+    found.save(tmp_path / "model.h5")
+    named = imported(tmp_path / "..", [nf.dense(EYE) | {"odd\nname": 1}]).provenance.notes
+    assert named == "layer0.dense: not read, as netx does not: odd\\nname"
+
+
+def test_spikes_of_biases_before_the_first_step_are_told(tmp_path: Path) -> None:
+    busy = nf.dense(EYE, nf.cuba(1), bias=np.array([50, 0]))
+    late = imported(tmp_path, [busy, nf.dense(EYE, delay=np.array(2))])
+    assert "layer1.dense: spikes that biases cause before" in late.provenance.notes
+    looped = nf.dense_rec(EYE, EYE, nf.cuba(1), bias=np.array([50, 0]))
+    found = imported(tmp_path / "..", [looped])
+    assert "layer0.dense_rec: spikes that biases cause before" in found.provenance.notes
+
+
+def test_other_ways_to_write_the_same_file(tmp_path: Path) -> None:
+    """A type as a free text, weights in one axis, scalars, the newest HDF5 layout."""
+    shape = (1, 4, 4)
+    layers = [
+        nf.source(shape),
+        nf.conv(np.full((1, 1, 2, 2), 9), shape, nf.cuba(5), (2, 2)),
+        nf.flatten((4,)),
+        nf.dense([[3, -1, 4, 1]], nf.cuba(5)),
+    ]
+    usual = imported(tmp_path, layers)
+    path = tmp_path / "other.net"
+    with h5py.File(path, "w", libver="latest") as file:
+        for i, layer in enumerate(layers):
+            nf.put(file.create_group(f"layer/{i}"), layer)
+            del file[f"layer/{i}/type"]
+            file[f"layer/{i}/type"] = layer["type"]
+        del file["layer/1/stride"], file["layer/3/weight"], file["layer/3/shape"]
+        file["layer/1/stride"] = 2
+        file["layer/3/weight"] = np.array([3.0, -1, 4, 1], np.float32)
+        file["layer/3/shape"] = np.array([1, 1, 1])
+    assert import_netx(path, steps=8, profile=LOIHI2).hash == usual.hash
 
 
 REFUSALS: dict[str, tuple[list[nf.Layer], str]] = {
