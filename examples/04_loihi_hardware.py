@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from lapilli.compiler import loihi_import
+from lapilli.compiler.interchange import loihi_import
 from lapilli.runtime.lava import runner
 
 
@@ -64,7 +64,7 @@ def from_scratch() -> int:
 
     import lapilli
     from lapilli import data
-    from lapilli.compiler import loihi_export
+    from lapilli.compiler.interchange import loihi_export
 
     torch.manual_seed(0)  # untrained: which weights they are does not matter here
     network = nn.Sequential(

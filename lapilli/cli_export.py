@@ -24,7 +24,7 @@ Values of the report are shown as they are, a list one item per line.
 
 
 def _loihi(artifact: Artifact, path: Path, profile: str | None) -> Report:
-    from lapilli.compiler import loihi_export
+    from lapilli.compiler.interchange import loihi_export
     from lapilli.compiler.mapping import place
     from lapilli.hardware_profiles import load
 
@@ -41,7 +41,7 @@ def _loihi(artifact: Artifact, path: Path, profile: str | None) -> Report:
 
 
 def _netx(artifact: Artifact, path: Path, profile: str | None) -> Report:
-    from lapilli.compiler import netx_export
+    from lapilli.compiler.interchange import netx_export
 
     told = netx_export.write(path, artifact.netlist)
     return {
@@ -64,7 +64,7 @@ def _netx(artifact: Artifact, path: Path, profile: str | None) -> Report:
 
 
 def _nir(artifact: Artifact, path: Path, profile: str | None) -> Report:
-    from lapilli.compiler import nir_export
+    from lapilli.compiler.interchange import nir_export
 
     nir_export.write(path, artifact)
     return {"notice": nir_export.NOTICE}

@@ -62,7 +62,7 @@ def read(model: str | Path, profile: Profile, options: Options) -> Artifact:
 
 
 def _netx(path: Path, profile: Profile, options: Options) -> Artifact:
-    from lapilli.compiler.netx_import import DEFAULT_STEPS, import_netx
+    from lapilli.compiler.interchange.netx_import import DEFAULT_STEPS, import_netx
 
     bounds = [options.get("low"), options.get("high")]
     given = [bound for bound in bounds if bound is not None]
@@ -80,7 +80,7 @@ def _netx(path: Path, profile: Profile, options: Options) -> Artifact:
 
 
 def _nir(path: Path, profile: Profile, options: Options) -> Artifact:
-    from lapilli.compiler.nir_import import NirImport, read
+    from lapilli.compiler.interchange.nir_import import NirImport, read
 
     return read(path, profile, NirImport(**options))
 

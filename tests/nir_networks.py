@@ -11,9 +11,9 @@ import nir
 import numpy as np
 
 from lapilli.compiler.artifact import Artifact
+from lapilli.compiler.interchange.nir_import import NirImport
+from lapilli.compiler.interchange.nir_import import read as read_nir
 from lapilli.compiler.linear import Array
-from lapilli.compiler.nir_import import NirImport
-from lapilli.compiler.nir_import import read as read_nir
 from lapilli.hardware_profiles import load
 
 STEPS = 12

@@ -11,7 +11,7 @@ from command_line import Run, model_file, runner
 
 import lapilli
 from lapilli import cli_export
-from lapilli.compiler import loihi_export, loihi_import
+from lapilli.compiler.interchange import loihi_export, loihi_import
 
 
 @pytest.fixture

@@ -25,11 +25,11 @@ from torch import nn
 
 import lapilli
 from lapilli import data
-from lapilli.compiler import netx_export
 from lapilli.compiler.artifact import Artifact
+from lapilli.compiler.interchange import netx_export
+from lapilli.compiler.interchange.netx_chain import HIGH, LOW, Window, chain, survives
 from lapilli.compiler.linear import Array
 from lapilli.compiler.netlist import Netlist
-from lapilli.compiler.netx_chain import HIGH, LOW, Window, chain, survives
 from lapilli.compiler.numerics import Int64Array
 from lapilli.runtime import quantise_input
 from lapilli.runtime.trace import Trace

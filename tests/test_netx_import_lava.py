@@ -21,8 +21,8 @@ from data_paths import SHARED, needs
 from netx_samples import SAMPLES
 
 from lapilli.compiler.artifact import Artifact
-from lapilli.compiler.netx_import import import_netx
-from lapilli.compiler.netx_weights import effective, scaled_up, truncated
+from lapilli.compiler.interchange.netx_import import import_netx
+from lapilli.compiler.interchange.netx_weights import effective, scaled_up, truncated
 from lapilli.hardware_profiles import load
 from lapilli.runtime import reference
 from lapilli.runtime.lava import runner

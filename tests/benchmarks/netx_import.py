@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import netx_files
 
 from lapilli.compiler.artifact import Artifact
-from lapilli.compiler.netx_import import import_netx
+from lapilli.compiler.interchange.netx_import import import_netx
 from lapilli.hardware_profiles import load
 from lapilli.runtime import reference
 

@@ -19,10 +19,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from netlists import ALL_CODINGS, CODINGS, Coding, proven, random_netlist
 
-from lapilli.compiler import loihi_export, loihi_import
 from lapilli.compiler.artifact import Artifact, Provenance
 from lapilli.compiler.core_resources import neuron_values
 from lapilli.compiler.errors import ArtifactError, BackendError, InputError, NetlistError
+from lapilli.compiler.interchange import loihi_export, loihi_import
 from lapilli.compiler.linear import FORMS, Dense, frozen
 from lapilli.compiler.mapping import place
 from lapilli.compiler.netlist import Netlist
@@ -31,7 +31,9 @@ from lapilli.compiler.schedule import schedule
 from lapilli.compiler.storage import encode
 from lapilli.hardware_profiles import Profile, load
 
-SCHEMA = json.loads((files("lapilli.compiler") / "loihi_schema.json").read_text("utf-8"))
+SCHEMA = json.loads(
+    (files("lapilli.compiler.interchange") / "loihi_schema.json").read_text("utf-8")
+)
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 PROVENANCE = Provenance("0", "0", "parallel", {}, "loihi2", "", 0, {})
 SEEDS = st.integers(0, 2**32 - 1)

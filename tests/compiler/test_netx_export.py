@@ -19,11 +19,11 @@ import scipy.sparse as sp
 from netx_netlists import ROADS, ZERO, dense, random_road
 
 from lapilli.compiler.errors import BackendError, InputError, NetlistError
+from lapilli.compiler.interchange.netx_chain import MAX_MATRIX, Window, chain, survives
+from lapilli.compiler.interchange.netx_export import Instructions, write
+from lapilli.compiler.interchange.netx_import import import_netx
 from lapilli.compiler.linear import Array, Conv, Dense, Diagonal, Shape, Sparse, frozen
 from lapilli.compiler.netlist import Connection, Netlist, Population
-from lapilli.compiler.netx_chain import MAX_MATRIX, Window, chain, survives
-from lapilli.compiler.netx_export import Instructions, write
-from lapilli.compiler.netx_import import import_netx
 from lapilli.compiler.neurons import (
     LIF,
     HardResetIF,

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from lapilli.compiler.errors import InputError, LapilliError
-from lapilli.compiler.netx_file import MAX_FILE_BYTES, MAX_MEMBERS, read_netx
-from lapilli.compiler.netx_import import import_netx
+from lapilli.compiler.interchange.netx_file import MAX_FILE_BYTES, MAX_MEMBERS, read_netx
+from lapilli.compiler.interchange.netx_import import import_netx
 from lapilli.hardware_profiles import load
 
 Change = Callable[[h5py.File], object]

@@ -19,11 +19,12 @@ import oracles
 import pytest
 from netx_netlists import ROADS, random_road
 
-from lapilli.compiler import artifact, netx_export
+from lapilli.compiler import artifact
 from lapilli.compiler.errors import InputError
+from lapilli.compiler.interchange import netx_export
+from lapilli.compiler.interchange.netx_import import import_netx
+from lapilli.compiler.interchange.netx_layers import REFUSED
 from lapilli.compiler.netlist import Connection
-from lapilli.compiler.netx_import import import_netx
-from lapilli.compiler.netx_layers import REFUSED
 from lapilli.compiler.neurons import LIF, LavaDelta, LavaSigmaDelta, Readout, Source
 from lapilli.hardware_profiles import load
 from lapilli.runtime import reference

@@ -16,9 +16,12 @@ from hypothesis import strategies as st
 from netlists import ALL_CODINGS, Coding, connection, integers, population, proven, random_netlist
 from nir_simulation import simulate
 
-from lapilli.compiler import nir_export, nir_file
 from lapilli.compiler.artifact import Artifact, Provenance
 from lapilli.compiler.errors import BackendError, InputError, NetlistError
+from lapilli.compiler.interchange import nir_export, nir_file
+from lapilli.compiler.interchange.nir_import import NirImport
+from lapilli.compiler.interchange.nir_import import read as read_nir
+from lapilli.compiler.interchange.nir_restore import FIELDS
 from lapilli.compiler.linear import Array, Conv, Dense, Diagonal, Shape, Sparse, frozen, identity
 from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.neurons import (
@@ -31,9 +34,6 @@ from lapilli.compiler.neurons import (
     Source,
     Window,
 )
-from lapilli.compiler.nir_import import NirImport
-from lapilli.compiler.nir_import import read as read_nir
-from lapilli.compiler.nir_restore import FIELDS
 from lapilli.hardware_profiles import load
 from lapilli.runtime import run
 

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lapilli.compiler import nir_file
 from lapilli.compiler.errors import InputError, LapilliError
-from lapilli.compiler.nir_import import NirImport
-from lapilli.compiler.nir_import import read as read_nir
+from lapilli.compiler.interchange import nir_file
+from lapilli.compiler.interchange.nir_import import NirImport
+from lapilli.compiler.interchange.nir_import import read as read_nir
 from lapilli.hardware_profiles import load
 
 

@@ -11,10 +11,10 @@ import pytest
 from nir_networks import Edges, chain, dense_network, fire, imported
 
 from lapilli.compiler.errors import InputError, StateOverflowError
-from lapilli.compiler.nir_graph import NEURONS
-from lapilli.compiler.nir_graph import REFUSED as REFUSED_NODES
-from lapilli.compiler.nir_import import NirImport
-from lapilli.compiler.nir_linear import LINEAR
+from lapilli.compiler.interchange.nir_graph import NEURONS
+from lapilli.compiler.interchange.nir_graph import REFUSED as REFUSED_NODES
+from lapilli.compiler.interchange.nir_import import NirImport
+from lapilli.compiler.interchange.nir_linear import LINEAR
 
 IF = fire((3,), 5.0)
 LINE = np.ones(3)

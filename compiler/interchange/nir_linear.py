@@ -12,8 +12,8 @@ import numpy as np
 
 from lapilli.compiler.compose import Affine, compose
 from lapilli.compiler.errors import UnsupportedOperatorError
+from lapilli.compiler.interchange.nir_file import refuse
 from lapilli.compiler.linear import Array, Conv, Dense, Diagonal, LinearMap, Shape, frozen
-from lapilli.compiler.nir_file import refuse
 from lapilli.compiler.numerics import half_up
 
 MAX_DELAY = 2**12

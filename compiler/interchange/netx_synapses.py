@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from lapilli.compiler.interchange.netx_file import refuse
+from lapilli.compiler.interchange.netx_layers import UNIT, Layer, Notes, Sdnn
+from lapilli.compiler.interchange.netx_weights import effective, scaled_up, truncated
 from lapilli.compiler.linear import Array, Conv, Dense, LinearMap, Shape, Sparse, frozen
 from lapilli.compiler.netlist import Connection, Population
-from lapilli.compiler.netx_file import refuse
-from lapilli.compiler.netx_layers import UNIT, Layer, Notes, Sdnn
-from lapilli.compiler.netx_weights import effective, scaled_up, truncated
 from lapilli.compiler.neurons import Source
 from lapilli.compiler.numerics import Int64Array, smallest_integer
 

@@ -13,9 +13,9 @@ from typing import Any, Final, final
 
 import numpy as np
 
+from lapilli.compiler.interchange.netx_file import NetxFile, Tree, keys, refuse
+from lapilli.compiler.interchange.netx_weights import MAX_WEIGHT
 from lapilli.compiler.linear import Shape
-from lapilli.compiler.netx_file import NetxFile, Tree, keys, refuse
-from lapilli.compiler.netx_weights import MAX_WEIGHT
 from lapilli.compiler.numerics import Int64Array, drop_fraction
 from lapilli.compiler.soundness import MAX_TAPS
 

@@ -16,9 +16,9 @@ from typing import Any, final
 import h5py
 import numpy as np
 
+from lapilli.compiler.interchange.netx_chain import Chain, Layer, Window, chain, refuse
 from lapilli.compiler.linear import Array, Shape, per_channel
 from lapilli.compiler.netlist import Netlist, Population
-from lapilli.compiler.netx_chain import Chain, Layer, Window, chain, refuse
 from lapilli.compiler.neurons import LIF, HardResetIF, Readout
 from lapilli.compiler.numerics import signed_range
 from lapilli.compiler.sealed_file import write_whole

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Literal, final
 
-from lapilli.compiler import nir_file
 from lapilli.compiler.artifact import Artifact, Provenance
-from lapilli.compiler.nir_file import refuse
-from lapilli.compiler.nir_graph import RESETS, Reset, network
-from lapilli.compiler.nir_quantise import Integers, quantised
-from lapilli.compiler.nir_restore import KEY, restored
+from lapilli.compiler.interchange import nir_file
+from lapilli.compiler.interchange.nir_file import refuse
+from lapilli.compiler.interchange.nir_graph import RESETS, Reset, network
+from lapilli.compiler.interchange.nir_quantise import Integers, quantised
+from lapilli.compiler.interchange.nir_restore import KEY, restored
 from lapilli.compiler.passes.options import check_choice, check_count, check_range
 from lapilli.compiler.storage import MAX_TEXT
 from lapilli.hardware_profiles import Profile

@@ -15,9 +15,9 @@ from typing import Any, Literal, final
 import numpy as np
 
 from lapilli.compiler.compose import Affine
+from lapilli.compiler.interchange.nir_file import NirFile, refuse
+from lapilli.compiler.interchange.nir_linear import LARGEST, LINEAR, delayed, through
 from lapilli.compiler.linear import Array, Diagonal, LinearMap, Shape, frozen, identity
-from lapilli.compiler.nir_file import NirFile, refuse
-from lapilli.compiler.nir_linear import LARGEST, LINEAR, delayed, through
 
 Kind = Literal["input", "if", "leaky", "readout"]
 Reset = Literal["zero", "subtract"]

@@ -15,12 +15,13 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from lapilli.compiler import nir_export, soundness
+from lapilli.compiler import soundness
 from lapilli.compiler.artifact import Artifact, Provenance
 from lapilli.compiler.errors import InputError, LapilliError
+from lapilli.compiler.interchange import nir_export
+from lapilli.compiler.interchange.nir_file import NirFile, refuse
 from lapilli.compiler.linear import FORMS, Array, Shape
 from lapilli.compiler.netlist import Netlist
-from lapilli.compiler.nir_file import NirFile, refuse
 from lapilli.compiler.numerics import FLOAT64_EXACT, half_up
 from lapilli.compiler.storage import (
     CLASS,

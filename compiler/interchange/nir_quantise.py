@@ -16,6 +16,7 @@ import numpy as np
 
 from lapilli.compiler.compose import compose
 from lapilli.compiler.errors import StateOverflowError
+from lapilli.compiler.interchange.nir_graph import FloatConnection, FloatNetwork, FloatPopulation
 from lapilli.compiler.linear import (
     Array,
     Diagonal,
@@ -37,7 +38,6 @@ from lapilli.compiler.neurons import (
     Timing,
 )
 from lapilli.compiler.neurons.lif import UNITY
-from lapilli.compiler.nir_graph import FloatConnection, FloatNetwork, FloatPopulation
 from lapilli.compiler.numerics import half_up, round_down, signed_range, smallest_integer
 from lapilli.compiler.schedule import schedule
 from lapilli.hardware_profiles import Profile

@@ -16,11 +16,11 @@ import numpy as np
 
 from lapilli.compiler import artifact
 from lapilli.compiler.errors import InputError, LapilliError
+from lapilli.compiler.interchange.netx_file import read_netx, refuse
+from lapilli.compiler.interchange.netx_layers import UNIT, Cuba, Layer, Notes, Sdnn, layers
+from lapilli.compiler.interchange.netx_synapses import check_joint, synapses
 from lapilli.compiler.linear import Array, Shape, frozen, identity
 from lapilli.compiler.netlist import Connection, Netlist, Population, connection_bounds
-from lapilli.compiler.netx_file import read_netx, refuse
-from lapilli.compiler.netx_layers import UNIT, Cuba, Layer, Notes, Sdnn, layers
-from lapilli.compiler.netx_synapses import check_joint, synapses
 from lapilli.compiler.neurons import (
     LIF,
     STATE_BITS,

@@ -19,9 +19,10 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from lapilli.compiler import nir_file
 from lapilli.compiler.artifact import Artifact
 from lapilli.compiler.errors import NetlistError
+from lapilli.compiler.interchange import nir_file
+from lapilli.compiler.interchange.nir_file import Edge, Tree
 from lapilli.compiler.linear import Array, Conv, Diagonal, LinearMap, Shape, per_channel
 from lapilli.compiler.netlist import Connection, Netlist, Population
 from lapilli.compiler.neurons import (
@@ -34,7 +35,6 @@ from lapilli.compiler.neurons import (
     Source,
 )
 from lapilli.compiler.neurons.lif import UNITY
-from lapilli.compiler.nir_file import Edge, Tree
 from lapilli.compiler.numerics import smallest_integer
 from lapilli.compiler.storage import Text, encode, fields_of
 

@@ -16,6 +16,7 @@ from typing import final
 import numpy as np
 
 from lapilli.compiler.errors import NetlistError
+from lapilli.compiler.interchange.netx_weights import effective, scaled_up, truncated
 from lapilli.compiler.linear import (
     Array,
     Conv,
@@ -27,7 +28,6 @@ from lapilli.compiler.linear import (
     per_channel,
 )
 from lapilli.compiler.netlist import Connection, Netlist, Population
-from lapilli.compiler.netx_weights import effective, scaled_up, truncated
 from lapilli.compiler.neurons import LIF, HardResetIF, Readout
 from lapilli.compiler.numerics import Int64Array
 

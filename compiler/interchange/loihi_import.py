@@ -17,8 +17,8 @@ import numpy as np
 
 from lapilli.compiler import soundness
 from lapilli.compiler.errors import LapilliError
+from lapilli.compiler.interchange.loihi_export import FORMAT, FORMAT_VERSION
 from lapilli.compiler.linear import Array
-from lapilli.compiler.loihi_export import FORMAT, FORMAT_VERSION
 from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.sealed_file import MAX_FILE_BYTES
 from lapilli.compiler.storage import CLASS, Record, Value, decode, digest, encode, refuse
