@@ -157,5 +157,5 @@ def test_tensors_are_images_too(artifact: Artifact) -> None:
 
 
 def test_every_backend_is_a_function_that_imports_when_it_is_called() -> None:
-    assert list(BACKENDS) == ["reference", "lava", "quantised-ann"]
+    assert list(BACKENDS) == ["reference", "lava", "lava-stock", "quantised-ann"]
     assert all(callable(backend) for backend in BACKENDS.values())
