@@ -11,19 +11,17 @@ from lapilli.compiler.linear import Array
 from lapilli.compiler.neurons.model import (
     STATE_BITS,
     Flaw,
-    Interval,
-    NeuronModel,
     State,
     integers,
-    limited,
 )
+from lapilli.compiler.neurons.staircase import Staircase
 from lapilli.compiler.neurons.window import Sending, send, windowed_flaw
 from lapilli.compiler.numerics import Int64Array, signed_range
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Ladder(NeuronModel):
+class Ladder(Staircase):
     """Integrates a whole window, then n = number of k with v >= thresholds[k].
 
     thresholds: (levels, ...), whose other axes broadcast to the population's shape; they do not
@@ -34,7 +32,6 @@ class Ladder(NeuronModel):
 
     VARIABLES: ClassVar[tuple[str, ...]] = ("v", "pending")
     LEADING: ClassVar[tuple[str, ...]] = ("thresholds",)
-    SETTLES: ClassVar[bool] = True
 
     thresholds: Array
     bias: Array
@@ -43,14 +40,11 @@ class Ladder(NeuronModel):
     sending: Sending
 
     def step(self, state: State, drive: Array, tau: int, steps: int) -> tuple[State, Array]:
-        start = self.initial + self.bias
-        v = np.broadcast_to(start, state["v"].shape) if tau == 0 else state["v"]
-        v = limited(v + drive)
+        v = self.charged(state, drive, tau)
         count = self.count(v).astype(v.dtype) if tau == steps - 1 else np.zeros_like(v)
         return send(self.sending, {"v": v, "pending": state["pending"]}, count)
 
     def count(self, v: Array) -> Int64Array:
-        """Spikes that a window ending at membrane v sends."""
         if self.thresholds.ndim == 1:  # shared: found by bisection
             return integers(np.searchsorted(self.thresholds, v, side="right"))
         count = np.zeros(v.shape, np.int64)
@@ -58,17 +52,10 @@ class Ladder(NeuronModel):
             count += v >= threshold
         return count
 
-    def reach(self, drive: Interval, total: Interval, steps: int) -> Interval:
-        start = self.initial + self.bias
-        return Interval(start + np.minimum(total.low, 0), start + np.maximum(total.high, 0))
-
-    def quantised(self, total: Int64Array, steps: int) -> Int64Array:
-        return self.count(integers(self.initial + self.bias + total))
-
-    def final_state(self, total: Int64Array, count: Int64Array, steps: int) -> Int64Array:
-        return integers(self.initial + self.bias + total)
-
     def flaw(self, steps: int) -> Flaw | None:
+        wrong = windowed_flaw(self.levels, self.sending, steps)
+        if wrong is not None:
+            return wrong
         if self.thresholds.shape[:1] != (self.levels,):
             return Flaw("a ladder has a threshold per level", self.thresholds.shape, self.levels)
         top = signed_range(STATE_BITS)[1]
@@ -79,13 +66,10 @@ class Ladder(NeuronModel):
         if falls.any():
             rung = int(np.argwhere(falls)[0][0]) + 2
             return Flaw("thresholds do not fall", f"threshold {rung} below the one before", "order")
-        return windowed_flaw(self.levels, self.sending, steps)
+        return None
 
     def payload(self) -> tuple[int, int]:
         return 0, self.levels if self.sending == "graded" else 1
-
-    def window_total(self, steps: int) -> tuple[int, int]:
-        return 0, self.levels
 
     def emission_lag(self, steps: int) -> int:
         return steps - 1

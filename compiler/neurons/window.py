@@ -11,13 +11,10 @@ from lapilli.compiler.linear import Array
 from lapilli.compiler.neurons.model import (
     STATE_BITS,
     Flaw,
-    Interval,
-    NeuronModel,
     State,
-    integers,
-    limited,
 )
-from lapilli.compiler.numerics import Int64Array, signed_range
+from lapilli.compiler.neurons.staircase import Staircase
+from lapilli.compiler.numerics import signed_range
 
 Sending = Literal["graded", "unary"]
 MAX_LEVELS = signed_range(STATE_BITS)[1]
@@ -26,7 +23,7 @@ MAX_LEVELS = signed_range(STATE_BITS)[1]
 
 @final
 @dataclass(frozen=True, eq=False)
-class Window(NeuronModel):
+class Window(Staircase):
     """Integrates a whole window, then n = clip(floor(v / threshold), 0, levels).
 
     v starts a window at initial + bias. sending: "graded" sends one spike of payload n, "unary"
@@ -36,7 +33,6 @@ class Window(NeuronModel):
     """
 
     VARIABLES: ClassVar[tuple[str, ...]] = ("v", "pending")
-    SETTLES: ClassVar[bool] = True
 
     threshold: Array
     bias: Array
@@ -45,34 +41,18 @@ class Window(NeuronModel):
     sending: Sending
 
     def step(self, state: State, drive: Array, tau: int, steps: int) -> tuple[State, Array]:
-        start = self.initial + self.bias
-        v = np.broadcast_to(start, state["v"].shape) if tau == 0 else state["v"]
-        v = limited(v + drive)
+        v = self.charged(state, drive, tau)
         count = self.count(v) if tau == steps - 1 else np.zeros_like(v)
         return send(self.sending, {"v": v, "pending": state["pending"]}, count)
 
     def count(self, v: Array) -> Array:
-        """Spikes that a window ending at membrane v sends."""
         return np.asarray(np.clip(v // self.threshold, 0, self.levels))
-
-    def reach(self, drive: Interval, total: Interval, steps: int) -> Interval:
-        start = self.initial + self.bias
-        return Interval(start + np.minimum(total.low, 0), start + np.maximum(total.high, 0))
-
-    def quantised(self, total: Int64Array, steps: int) -> Int64Array:
-        return integers(self.count(self.initial + self.bias + total))
-
-    def final_state(self, total: Int64Array, count: Int64Array, steps: int) -> Int64Array:
-        return integers(self.initial + self.bias + total)
 
     def flaw(self, steps: int) -> Flaw | None:
         return super().flaw(steps) or windowed_flaw(self.levels, self.sending, steps)
 
     def payload(self) -> tuple[int, int]:
         return 0, self.levels if self.sending == "graded" else 1
-
-    def window_total(self, steps: int) -> tuple[int, int]:
-        return 0, self.levels
 
     def emission_lag(self, steps: int) -> int:
         return steps - 1
