@@ -222,8 +222,8 @@ class _Population:
         p = self.p
         if p.kind == "readout":
             # A constant of every step, rounded once for the whole window.
-            initial = np.clip(p.bias * self.netlist.steps / unit, -BEYOND, BEYOND)
-            return Readout(frozen(0, np.int64), frozen(half_up(initial)))
+            whole = np.clip(p.bias * self.netlist.steps / unit, -BEYOND, BEYOND)
+            return Readout(frozen(0, np.int64), frozen(half_up(whole)))
         tops = [float(np.abs(v).max()) / unit for v in (p.threshold, p.bias, p.initial)]
         leaky = p.kind == "leaky"
         limits = (LIF_THRESHOLD_TOP, LIF_BIAS_TOP) if leaky else (PARAMETER_TOP, PARAMETER_TOP)
