@@ -25,6 +25,7 @@ from lapilli.compiler.linear import (
     Sparse,
 )
 from lapilli.compiler.netlist import Connection, Netlist, Population
+from lapilli.compiler.neurons import Source
 from lapilli.compiler.storage import refuse
 
 MAX_NEURONS = 2**26
@@ -84,7 +85,8 @@ def _check_population(p: Population, where: str) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int):
                 _bounded(number, -MAX_INTEGER, MAX_INTEGER, place)
-    low, high = p.neuron.payload()
+    source = p.neuron if isinstance(p.neuron, Source) else None
+    low, high = p.neuron.payload() if source is None else (source.low, source.high)
     if low > high:
         raise refuse(f"{where}/neuron", "sends an interval of payloads", (low, high), "low <= high")
 

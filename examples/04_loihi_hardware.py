@@ -34,11 +34,12 @@ def main(arguments: list[str]) -> int:
         print("Lava is not installed (pip install 'lapilli[lava]'): no processes are built.")
         return 0
 
-    # One image of payloads; any integers in the range of the input do.
-    source = netlist.input
-    low, high = source.neuron.payload()
+    # One image of payloads, or one for each step; any integers in the range of the input do.
+    source = netlist.source
     rng = np.random.default_rng(0)
-    images = rng.integers(max(low, 0), high + 1, (1, *source.shape))
+    stepwise = (netlist.steps,) if source.stepwise else ()
+    shape = (1, *stepwise, *netlist.input.shape)
+    images = rng.integers(max(source.low, 0), source.high + 1, shape)
     processes = build(document, netlist, images)
     found = run(document, processes)
     if importlib.util.find_spec("torch") is None:

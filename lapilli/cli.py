@@ -111,8 +111,7 @@ def _stop() -> Decorator:
             "--stop-after",
             metavar="STEPS",
             type=click.IntRange(min=1),
-            default=1,
-            help="With --stop-margin: not before so many steps.",
+            help="With --stop-margin: not before so many steps; default: 1.",
         )
         return margin(after(command))
 
@@ -149,9 +148,8 @@ class _CompileCommand(click.Command):
             )
             made = method_options.options(methods.METHODS)
             known = {option.name for option in made}
-            files = ", ".join(importers.IMPORTERS)
             more = [
-                click.Option([f"--{name}"], type=kind, help=f"{text}  [{files}]")
+                click.Option([f"--{name}"], type=kind, help=f"{text}  [{importers.files(name)}]")
                 for name, (kind, text) in importers.OPTIONS.items()
                 if name not in known
             ]
@@ -205,7 +203,7 @@ def compile_(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Compile MODEL into a model file: package.module:callable, or a .net file of lava-dl."""
+    """Compile MODEL into a model file: package.module:callable, a .net or a .nir file."""
     import lapilli
     from lapilli import data, importers, method_options, models, render, reports
 
@@ -274,7 +272,7 @@ def run(
     backend: str,
     processes: str,
     stop_margin: float | None,
-    stop_after: int,
+    stop_after: int | None,
     limit: int | None,
     timeout_s: float,
     as_json: bool,
@@ -285,6 +283,9 @@ def run(
     from lapilli.runtime import backends_with
 
     (backend,) = backends_with((backend,), processes)
+    if stop_margin is None and stop_after is not None:
+        raise click.UsageError("--stop-after goes with --stop-margin.")
+    stop = None if stop_margin is None else lapilli.EarlyStop(stop_margin, stop_after or 1)
     artifact = lapilli.load(model_file)
     with terminal.bars() as bar:
         dataset = _images(artifact, spec, limit, bar)
@@ -293,7 +294,7 @@ def run(
             dataset.images,
             backend=backend,
             timeout_s=timeout_s,
-            stop=None if stop_margin is None else lapilli.EarlyStop(stop_margin, stop_after),
+            stop=stop,
             progress=bar(f"running on {backend}"),
         )
     report = {

@@ -26,6 +26,7 @@ Progress = Callable[[int, int], None]
 DIGITS_TEST_SHARE = 0.25
 MAX_NPZ_BYTES = 2**32
 EXACT = 2**24
+MAX_CLASSES = 2**20
 """Integers up to this magnitude are exact in float32."""
 _ARRAYS = ("images", "spikes", "labels")
 
@@ -180,12 +181,13 @@ def _spikes(place: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Raw:
 def _labelled(place: str, images: npt.NDArray[Any], labels: npt.NDArray[Any] | None) -> Raw:
     if labels is None:
         return Raw(images, None, (), "all")
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
+    known = labels.dtype.kind in "iu" and labels.size and labels.min() >= 0
+    if labels.shape != (len(images),) or not known or labels.max() >= MAX_CLASSES:
         raise InputError(
             f"{place}: labels",
             "labels holds one class number per image",
             found=f"{labels.dtype} of shape {labels.shape}",
-            allowed=f"integers >= 0 of shape ({len(images)},)",
+            allowed=f"integers 0..{MAX_CLASSES - 1} of shape ({len(images)},)",
             remedy="Save integers, or leave labels out.",
         )
     return Raw(images, labels, tuple(str(k) for k in range(int(labels.max()) + 1)), "all")

@@ -53,12 +53,17 @@ def read(model: str | Path, profile: Profile, options: Options) -> Artifact:
         if name not in importer.options:
             raise InputError(
                 f"option --{name.replace('_', '-')}",
-                f"{importer.what} takes this option",
+                f"this option is one of those that {importer.what} takes",
                 found=f"model {model}",
                 allowed=", ".join(f"--{allowed}" for allowed in importer.options),
                 remedy="Leave it out.",
             )
     return importer.read(Path(model), profile, options)
+
+
+def files(option: str) -> str:
+    """Endings of the files that take an option."""
+    return ", ".join(ending for ending, one in IMPORTERS.items() if option in one.options)
 
 
 def _netx(path: Path, profile: Profile, options: Options) -> Artifact:

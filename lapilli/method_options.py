@@ -28,12 +28,13 @@ def build(methods: Methods, method: str, given: Mapping[str, Any]) -> Any:
     owners = _fields(methods)
     chosen = {name: value for name, value in given.items() if value is not None}
     for name in chosen:
-        if method not in owners[name]:
+        if method not in owners.get(name, {}):
+            others = " or ".join(owners.get(name, {}))
             raise InputError(
                 f"option {_flag(name)}",
                 "an option belongs to the chosen method",
                 found=f"--method {method}",
-                allowed=f"--method {' or '.join(owners[name])}",
+                allowed=f"--method {others}" if others else "files of other tools",
                 remedy=f"Leave {_flag(name)} out, or choose another method.",
             )
     return methods[method](**chosen)

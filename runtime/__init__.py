@@ -196,10 +196,11 @@ def quantise_input(netlist: Netlist, images: FloatArray) -> tuple[Int64Array, in
         units = float(np.max(source.state_scale))
         raise InputError(
             "images",
-            "values lie in the range of the calibration images",
+            "values lie in the range that the network was compiled for",
             found=f"{images.min():g}..{images.max():g}",
             allowed=f"{low * units:g}..{high * units:g}, a quarter more is saturated",
-            remedy="Scale and normalise the images as for calibration.",
+            remedy="Scale and normalise the images as for calibration; a network of another tool "
+            "is compiled with the range --low to --high.",
         )
     payload = half_up(scaled)
     clipped = np.clip(payload, low, high)

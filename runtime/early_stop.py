@@ -19,6 +19,9 @@ from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.numerics import Int64Array, round_down
 from lapilli.compiler.schedule import schedule
 
+FAR = 2.0**40
+"""A lead that no readout of 24 bits reaches."""
+
 
 @final
 @dataclass(frozen=True)
@@ -35,8 +38,9 @@ class EarlyStop:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.margin) and self.margin > 0):
             raise _refuse("margin", "the margin is a positive number", self.margin, "> 0")
-        if isinstance(self.at_least, bool) or self.at_least < 1:
-            raise _refuse("at_least", "every image runs a step", self.at_least, ">= 1")
+        whole = isinstance(self.at_least, int) and not isinstance(self.at_least, bool)
+        if not whole or self.at_least < 1:
+            raise _refuse("at_least", "every image runs a step", self.at_least, "integers >= 1")
 
 
 @final
@@ -76,13 +80,18 @@ def rule(netlist: Netlist, stop: EarlyStop) -> StopRule:
         found = ", ".join(f"{p.name} {p.shape}" for p in outputs)
         raise _refuse("outputs", "one readout compares its classes", found, "one, of two or more")
     plan = schedule(netlist.populations, netlist.connections, netlist.steps)
-    late = [p.name for p in netlist.populations if p.neuron.emission_lag(netlist.steps)]
-    if netlist.steps == 1 or netlist.settles or late or plan.gap:
-        reason = "neurons that answer at the end of a window" if late else "an answer in one step"
-        found = f"{netlist.steps} steps, {reason}"
+    late = any(p.neuron.emission_lag(netlist.steps) for p in netlist.populations)
+    reasons = {
+        "one step": netlist.steps == 1,
+        "neurons that answer at the end of a window": late,
+        "an answer that does not change while the image stands still": netlist.settles,
+        "spikes that arrive after their window": plan.gap > 0,
+    }
+    found = next((reason for reason, holds in reasons.items() if holds), None)
+    if found is not None:
         raise _refuse("network", "the answer builds up over a window", found, "rate coding")
     scale = float(outputs[0].state_scale.reshape(-1)[0])
-    lead = max(int(round_down(stop.margin / scale)), 1)
+    lead = -int(round_down(-min(stop.margin / scale, FAR)))
     return StopRule(lead, min(stop.at_least, netlist.steps), netlist.steps)
 
 

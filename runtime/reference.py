@@ -259,14 +259,20 @@ def _stored(kind: str, p: Population, steps: int) -> type[np.signedinteger[Any]]
 def _dtype(netlist: Netlist, p: Population) -> torch.dtype:
     """float32 where the proven bounds make it exact, else float64."""
     step, total = netlist.drive_bounds(p.name)
-    bounds = [*step, *total, np.array([p.state_low, p.state_high, *p.neuron.payload()])]
+    sent = (*p.neuron.payload(), *p.neuron.window_total(netlist.steps))
+    # A readout's bias may count in every step at once.
+    times = netlist.steps if isinstance(p.neuron, Readout) else 1
+    parameters = [v * times for v in vars(p.neuron).values() if isinstance(v, np.ndarray)]
+    bounds = [*step, *total, *parameters, np.array([p.state_low, p.state_high, *sent])]
     largest = max(int(np.abs(bound).max()) for bound in bounds)
     return torch.float32 if largest <= FLOAT32_EXACT else torch.float64
 
 
 def _messages(neuron: NeuronModel, activity: Activity, steps: int) -> Array:
     """Spikes sent by each neuron, summed over the batch; a graded spike is one message."""
-    if neuron.payload() == (0, 1):
+    if activity.timing == "held":
+        sent = activity.train[:, 0].sign().abs()
+    elif neuron.payload() == (0, 1):
         sent = activity.count
     else:
         single = activity.timing != "train"

@@ -62,12 +62,12 @@ def verify(
 ) -> Verification:
     """Compare executions that share no code, bit for bit: the first difference says where.
 
-    The reference engine's last membranes against the charge that its own counts deliver, computed
-    apart from it, where neurons conserve charge. For networks that settle (`Netlist.settles`), too:
-    its counts and readouts against the quantised ANN's, and step by step against one pass where
-    there is one (in rate coding the former agree in the limit only, and there is no other pass).
-    Then spikes and membranes of every population at every step of each further backend; stock
-    processes show no membranes.
+    The reference engine's membranes at every step against their proven reach. Its last ones against
+    the charge that its own counts deliver, computed apart from it, where neurons conserve charge.
+    For networks that settle (`Netlist.settles`), too: its counts and readouts against the quantised
+    ANN's, and step by step against one pass where there is one (in rate coding the former agree in
+    the limit only, and there is no other pass). Then spikes and membranes of every population at
+    every step of each further backend; stock processes show no membranes.
     """
 
     def traced(backend: str, record: Record) -> Trace:
@@ -80,6 +80,7 @@ def verify(
     stepped = traced("reference", "states")
     charges = _charges(netlist, stepped)
     checks = [_Check("charge in == membranes of the reference", *charges)] if charges[0] else []
+    checks.append(_Check("membranes in their proven reach", *_reaches(netlist, stepped), True))
     if netlist.settles:
         single, ann = traced("reference", "counts"), traced("quantised-ann", "counts")
         checks += _checks("quantised ANN == reference", ann, single, ("counts", "readouts"))
@@ -132,6 +133,12 @@ def _charges(netlist: Netlist, trace: Trace) -> tuple[dict[str, Array], dict[str
         if membranes is not None:
             expected[p.name] = membranes
     return expected, {name: trace.states[name][:, -1] for name in expected}
+
+
+def _reaches(netlist: Netlist, trace: Trace) -> tuple[dict[str, Array], dict[str, Array]]:
+    """v of every step, cut to what was proven, and as it is."""
+    proven = {p.name: (p.state_low, p.state_high) for p in netlist.populations}
+    return {n: np.clip(v, *proven[n]) for n, v in trace.states.items()}, dict(trace.states)
 
 
 def compare(

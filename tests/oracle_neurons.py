@@ -79,7 +79,7 @@ def _per_neuron(values: Any, shape: tuple[int, ...], leading: bool) -> list[Any]
 
 def _source(n: Neuron, drive: int, tau: int, steps: int) -> int:
     silent = n.model.timing == "first" and tau > 0
-    sent = min(max(0 if silent else drive, n.model.low), n.model.high)
+    sent = 0 if silent else min(max(drive, n.model.low), n.model.high)
     if n.model.timing != "changes":
         return sent
     before = n.kept.get("before", 0) if tau else 0

@@ -78,7 +78,10 @@ def test_the_api_takes_a_path(net: Path) -> None:
         (["--method", "parallel"], "--method has no use for .net files"),
         (["--calib", "digits"], "--calib has no use for .net files"),
         (["--mean", "0.5"], "--mean has no use for .net files"),
-        (["--levels", "4"], "option --levels: a network of lava-dl takes this option"),
+        (
+            ["--levels", "4"],
+            "option --levels: this option is one of those that a network of lava-dl takes",
+        ),
         (["--low", "0"], "options --low and --high: the range of the input is two integers"),
         (["--low", "0", "--high", "1.5"], "the range of the input is two integers"),
         (["--steps", "0"], "steps: a sample has a usual length"),

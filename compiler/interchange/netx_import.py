@@ -8,6 +8,7 @@ in netx when the first input reaches them). docs/netx.md says what is equal to w
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field, replace
 from typing import final
@@ -47,6 +48,8 @@ DELTA_INPUT = (-(2**11 - 1), 2**11 - 1)
 BINARY = (0, 1)
 """What netx makes of its input where there are none, unless it is told `input_message_bits`."""
 MAX_NOTES = 3500
+MAX_WAKING = 2**26
+"""Neurons times steps that are followed before the first input arrives, over all layers."""
 
 
 def import_netx(
@@ -109,6 +112,8 @@ class _Builder:
     connections: list[Connection] = field(default_factory=list)
     awake: dict[str, list[Array | None]] = field(default_factory=dict)
     """Spikes of each population in the steps of netx before its window begins; None: none."""
+    waking: int = 0
+    """Neurons times steps that were followed for `awake`."""
     given: int = 0
     """1 if the file gives neurons for the input: they see the input a step earlier than others."""
 
@@ -280,6 +285,10 @@ class _Builder:
         if not biased and not any(self._sent_early(c.source) for c in into):
             spikes.extend([None] * depth)
             return state
+        self.waking += depth * math.prod(layer.shape)
+        if self.waking > MAX_WAKING:
+            rule = "what biases do before the first input arrives can be followed"
+            raise refuse(layer.where, rule, f"{self.waking} neuron steps so far", MAX_WAKING)
         for step in range(depth):
             drive = np.zeros(layer.shape, np.int64)
             for c in into:

@@ -242,7 +242,7 @@ class _Reader:
             if str(activation).lower() != "relu" and not sigma:
                 self.note(f"netx runs ReLU, whatever the file says: activation {activation!r}")
             # netx does not read the threshold of neurons that only add up.
-            threshold = 0 if sigma else self._neuron_integer(tree, "vThMant", 2**11)
+            threshold = 0 if sigma else self._neuron_integer(tree, "vThMant", 2**11 - 1)
             return Sdnn(threshold, sigma)
         reason = "resonators are complex" if "RF" in kind else "netx knows no such neuron"
         raise refuse(where, f"the neuron can be imported: {reason}", kind, "CUBA, LOIHI, SDNN")

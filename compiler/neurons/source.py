@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, final, get_args
 import numpy as np
 
 from lapilli.compiler.linear import Array
-from lapilli.compiler.neurons.model import Interval, NeuronModel, State
+from lapilli.compiler.neurons.model import Flaw, Interval, NeuronModel, State
 from lapilli.compiler.numerics import Int64Array
 
 Timing = Literal["first", "held", "train", "changes"]
@@ -46,7 +46,7 @@ class Source(NeuronModel):
 
     def step(self, state: State, drive: Array, tau: int, steps: int) -> tuple[State, Array]:
         silent = self.timing == "first" and tau > 0
-        sent = np.clip(np.zeros_like(drive) if silent else drive, self.low, self.high)
+        sent = np.zeros_like(drive) if silent else np.clip(drive, self.low, self.high)
         if self.timing != "changes":
             return state, sent
         before = np.zeros_like(sent) if tau == 0 else state["before"]
@@ -64,11 +64,17 @@ class Source(NeuronModel):
     def final_state(self, total: Int64Array, count: Int64Array, steps: int) -> Int64Array:
         return np.zeros_like(total)
 
+    def flaw(self, steps: int) -> Flaw | None:
+        if self.low <= self.high:
+            return None
+        return Flaw("payloads are an interval", f"{self.low}..{self.high}", "low <= high")
+
     def payload(self) -> tuple[int, int]:
         if self.timing == "changes":
             reach = self.high - min(self.low, 0), self.low - max(self.high, 0)
             return min(reach), max(reach)
-        return self.low, self.high
+        # Nothing is sent in some steps, and beyond a border there is nothing.
+        return min(self.low, 0), max(self.high, 0)
 
     def window_total(self, steps: int) -> tuple[int, int]:
         times = steps if self.timing in ("held", "train") else 1

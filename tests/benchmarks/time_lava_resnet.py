@@ -75,7 +75,7 @@ def prepare(directory: Path) -> None:
     net.save(directory / "model.h5")
     source = net.netlist.input
     inputs = np.floor(images / source.count_scale + 0.5)
-    low, high = source.neuron.payload()
+    low, high = net.netlist.source.low, net.netlist.source.high
     np.save(directory / "inputs.npy", np.clip(inputs, low, high).astype(np.int64))
 
 

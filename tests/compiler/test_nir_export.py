@@ -11,7 +11,7 @@ from typing import Any
 import nir
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from netlists import ALL_CODINGS, Coding, connection, integers, population, proven, random_netlist
 from nir_simulation import simulate
@@ -91,6 +91,15 @@ def varied(rng: np.random.Generator) -> Netlist:
     return proven(Netlist(tuple(populations), tuple(connections), netlist.steps))
 
 
+def _fits(netlist: Netlist) -> bool:
+    """Lava's LIF takes drives of 18 bits, and a few of these draws have more."""
+    try:
+        netlist.verify()
+    except NetlistError:
+        return False
+    return True
+
+
 def _own_map(rng: np.random.Generator, shape: Shape) -> Any:
     if rng.random() < 0.5:
         return Diagonal(frozen(rng.integers(-9, 9), np.int8), shape, shape)
@@ -102,6 +111,7 @@ def _own_map(rng: np.random.Generator, shape: Shape) -> Any:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_networks_come_back_to_the_integer(seed: int, tmp_path_factory: Any) -> None:
     netlist = varied(np.random.default_rng(seed))
+    assume(_fits(netlist))
     artifact = Artifact(netlist, PROVENANCE)
     back = again(exported(tmp_path_factory.mktemp("nir"), artifact))
     assert back.hash == artifact.hash

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import netlists
@@ -113,6 +114,22 @@ def test_a_margin_is_positive(values: dict[str, float]) -> None:
 def test_at_least_one_step() -> None:
     with pytest.raises(InputError, match="at_least"):
         EarlyStop(1.0, 0)
+
+
+def test_steps_are_whole() -> None:
+    with pytest.raises(InputError, match="at_least"):
+        EarlyStop(1.0, 2.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("margin", "lead"), [(2.9, 3), (3.0, 3), (1e-9, 1), (1e30, 2**40)])
+def test_the_lead_is_never_less_than_the_margin(margin: float, lead: int) -> None:
+    netlist = netlists.random_netlist(np.random.default_rng(0), "rate")
+    single = dataclasses.replace(
+        netlist,
+        populations=tuple(p for p in netlist.populations if p.name != "side"),
+        connections=tuple(c for c in netlist.connections if c.target != "side"),
+    )
+    assert early_stop.rule(single, EarlyStop(margin)).lead == lead
 
 
 @pytest.mark.parametrize("method", ["graded", "unary", "sigma-delta"])

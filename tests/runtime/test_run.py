@@ -85,7 +85,7 @@ def spoiled(index: int, value: float) -> Any:
     return images
 
 
-RANGE = "values lie in the range of the calibration images"
+RANGE = "values lie in the range that the network was compiled for"
 SHAPE = "images have the shape that the network was compiled for"
 WANTED = "(N, 2, 7, 6), N >= 1"
 REFUSED: dict[str, tuple[Any, str, str, str]] = {
