@@ -150,9 +150,13 @@ class Affine:
     bias: Array
 
     def through(self, outer: LinearMap) -> Affine:
-        """The form after a linear map."""
+        """The form after a linear map; what no longer depends on a population loses its term.
+
+        One term remains, as every population has a drive.
+        """
         terms = tuple((name, compose(outer, inner)) for name, inner in self.terms)
-        return Affine(outer.out_shape, terms, self._bias_through(outer))
+        read = tuple(term for term in terms if term[1].weight.any())
+        return Affine(outer.out_shape, read or terms[:1], self._bias_through(outer))
 
     def _bias_through(self, outer: LinearMap) -> Array:
         if not self.bias.any():

@@ -39,11 +39,12 @@ def conv_sum(left: Conv, right: Conv) -> Conv | None:
 def transposed_product(outer: LinearMap, inner: LinearMap) -> ConvTransposed | None:
     """The transposed convolution x -> outer(inner(x)), or None if that is not one, or a wide one.
 
-    One of the two is a transposed convolution, the other 1x1: crops, zero padding, channel mixers.
+    One of the two is a transposed convolution. The other is 1x1 (crops, zero padding, channel
+    mixers), or an outer convolution of stride 1, as after upsampling.
     """
     if inner.out_shape != outer.in_shape:
         return None
-    if isinstance(outer, Conv) and isinstance(inner, ConvTransposed) and _pointwise(outer):
+    if isinstance(outer, Conv) and isinstance(inner, ConvTransposed) and outer.stride == (1, 1):
         return _moved(outer, inner) if _keeps_stamps(outer, inner) else None
     if isinstance(outer, ConvTransposed) and isinstance(inner, Conv) and _pointwise(inner):
         whole = inner.padding == (0, 0) and inner.in_shape[1:] == inner.out_shape[1:]
@@ -61,25 +62,49 @@ def _pointwise(conv: Conv) -> bool:
 def _keeps_stamps(outer: Conv, inner: ConvTransposed) -> bool:
     """Does the outer one read zeros of its padding only where no input of the inner one stamps?"""
     for axis in (0, 1):
-        middle = np.arange(outer.out_shape[axis + 1]) - outer.padding[axis]
+        middle = _rows_read(np.arange(outer.out_shape[axis + 1]), outer, axis)
         beyond = middle[(middle < 0) | (middle >= inner.out_shape[axis + 1])] + inner.padding[axis]
         if ((beyond >= 0) & (beyond < inner.extent(axis))).any():
             return False
     return True
 
 
-def _moved(outer: Conv, inner: ConvTransposed) -> ConvTransposed | None:
-    """The transposed convolution with the channels mixed, its output cropped or padded."""
-    if _depthwise(outer):
-        mixed: LinearMap = inner.scaled(outer.weight.reshape(-1), np.ones(()))
-        weight = mixed.weight
-    elif outer.groups == inner.groups == 1:
-        weight = frozen(np.einsum("om,cmij->coij", outer.weight[:, :, 0, 0], inner.weight))
+def _moved(outer: Conv, inner: ConvTransposed) -> ConvTransposed:
+    """The transposed convolution whose stamps went through `outer`, cropped or padded."""
+    groups = math.gcd(outer.groups, inner.groups)
+    if _pointwise(outer) and _depthwise(outer):
+        groups, spread = inner.groups, inner.dilation
+        weight = inner.scaled(outer.weight.reshape(-1), np.ones(())).weight
     else:
-        return None
-    (top, left), (above, beside) = inner.padding, outer.padding
-    padding = (top - above, left - beside)
-    return replace(inner, weight=weight, out_shape=outer.out_shape, padding=padding)
+        weight, spread = _stamps(outer, inner, groups)
+    last = [(taps - 1) * pace for taps, pace in zip(outer.kernel, outer.dilation, strict=True)]
+    return replace(
+        inner,
+        weight=frozen(weight),
+        out_shape=outer.out_shape,
+        padding=(
+            inner.padding[0] - outer.padding[0] + last[0],
+            inner.padding[1] - outer.padding[1] + last[1],
+        ),
+        dilation=spread,
+        groups=groups,
+    )
+
+
+def _stamps(outer: Conv, inner: ConvTransposed, groups: int) -> tuple[Array, tuple[int, int]]:
+    """What one input of `inner` puts into the output of `outer`: (C, O / groups, kH, kW), dilation.
+
+    The outer kernel is read backwards: its last tap is the first that meets an input.
+    """
+    taps = _grouped(outer, groups)[..., ::-1, ::-1]
+    kernels = _grouped(inner.mirrored(), groups)
+    first, second = _grid(outer, inner, 0), _grid(outer, inner, 1)
+    channels, out_channels = kernels.shape[1], taps.shape[1]
+    weight = np.zeros((groups, channels, out_channels, first.size, second.size))
+    for i, j in np.ndindex(*outer.kernel):
+        product = np.einsum("gom,gcmij->gcoij", taps[..., i, j], kernels, optimize=True)
+        weight[:, :, :, first.taps(i), second.taps(j)] += product
+    return weight.reshape(-1, *weight.shape[2:]), (first.dilation, second.dilation)
 
 
 def _merges(outer: Conv, inner: Conv, axis: int) -> bool:
@@ -157,11 +182,13 @@ class _Grid:
         return slice(start, start + (self.inner_taps - 1) * self.inner_step + 1, self.inner_step)
 
 
-def _grid(outer: Conv, inner: Conv, axis: int) -> _Grid:
+def _grid(outer: Conv, inner: Conv | ConvTransposed, axis: int) -> _Grid:
     taps = (outer.kernel[axis], inner.kernel[axis])
-    # Distance in the input between neighbouring taps; none where there is only one.
+    stride = inner.stride[axis] if isinstance(inner, Conv) else 1
+    # Distance between neighbouring taps, in the input (the output of a transposed one); none
+    # where there is only one.
     steps = (
-        outer.dilation[axis] * inner.stride[axis] if taps[0] > 1 else 0,
+        outer.dilation[axis] * stride if taps[0] > 1 else 0,
         inner.dilation[axis] if taps[1] > 1 else 0,
     )
     dilation = math.gcd(*steps) or 1

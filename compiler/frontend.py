@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -20,7 +21,7 @@ from lapilli.compiler.errors import CaptureError, InputError
 from lapilli.compiler.ir import Graph, Input, Node
 from lapilli.compiler.layers import TABLE, known
 from lapilli.compiler.layers.refused import remedy
-from lapilli.compiler.layers.rule import Call, LayerRule, Operand
+from lapilli.compiler.layers.rule import Call, LayerRule, Operand, Parts
 from lapilli.compiler.numerics import FloatArray
 from lapilli.compiler.tracing import Trace, failing_place, trace
 
@@ -115,6 +116,8 @@ def _rules(kind: _Kind) -> dict[Any, tuple[LayerRule, tuple[str, ...]]]:
         (key if kind == "methods" else _resolve(key)): (rule, parameters)
         for rule in TABLE
         for key, parameters in getattr(rule, kind).items()
+        # A model that calls a library's operator has imported that library.
+        if kind == "methods" or key.rpartition(".")[0] in sys.modules
     }
 
 
@@ -134,7 +137,7 @@ class _Capture:
         self._table = {op: _rules(kind) for op, kind in _KINDS.items()}
         self._nodes: list[Node] = []
         self._names: set[str] = set()
-        # Operand, _Overwritten, or a constant.
+        # Operand, Parts, _Overwritten, or a constant.
         self._values: dict[fx.Node, Any] = {}
 
     def run(self) -> Graph:
@@ -191,7 +194,7 @@ class _Capture:
             remedy="Return tensors only.",
         )
 
-    def _call(self, n: fx.Node, call: Call) -> Operand:
+    def _call(self, n: fx.Node, call: Call) -> Operand | Parts:
         found = self._table[n.op].get(
             type(self._trace.module(n)) if n.op == "call_module" else n.target
         )
@@ -202,8 +205,10 @@ class _Capture:
                 known(_KINDS[n.op]),
                 remedy(call.called),
             )
-        self._check_result(call, self._trace.result(n))
         rule, parameters = found
+        result = self._trace.result(n)
+        for item in result if rule.splits and isinstance(result, (tuple, list)) else (result,):
+            self._check_result(call, item)
         args = self._arguments(n, n.args)
         kwargs = self._arguments(n, n.kwargs)
         if n.op == "call_module":
@@ -250,10 +255,13 @@ class _Capture:
                 called = str(n.args[1])
             path = f"{path}.{called}" if path else called
         result = self._trace.result(n)
-        # One number per image is one channel: everything has a first axis.
-        shape = tuple(result.shape[1:]) if isinstance(result, torch.Tensor) else ()
+        parts = result if isinstance(result, (tuple, list)) else ()
         return Call(
-            self._unique(path), called, shape or (1,), self._trace.place(n) or f"module {path}"
+            self._unique(path),
+            called,
+            _shape(result),
+            self._trace.place(n) or f"module {path}",
+            tuple(_shape(part) for part in parts),
         )
 
     def _unique(self, path: str) -> str:
@@ -264,7 +272,12 @@ class _Capture:
         return name
 
 
-_NETWORK = (Operand, _Overwritten)
+def _shape(result: Any) -> tuple[int, ...]:
+    """Without the batch. One number per image is one channel: everything has a first axis."""
+    return (tuple(result.shape[1:]) if isinstance(result, torch.Tensor) else ()) or (1,)
+
+
+_NETWORK = (Operand, Parts, _Overwritten)
 """Values that depend on the input."""
 
 
@@ -284,7 +297,10 @@ def _bind(
             ", ".join(names),
             "Leave the other arguments out.",
         )
-    return {**dict(zip(names, args, strict=False)), **kwargs}
+    bound = {**dict(zip(names, args, strict=False)), **kwargs}
+    if parameters[-1].startswith("**") and more > 0:
+        bound[parameters[-1][2:]] = tuple(args[len(names) :])
+    return bound
 
 
 def _check_constants(call: Call, bound: dict[str, Any]) -> None:
@@ -300,6 +316,8 @@ def _check_constants(call: Call, bound: dict[str, Any]) -> None:
 
 
 def _as_array(value: Any) -> Any:
+    if isinstance(value, (tuple, list)) and any(isinstance(item, Operand) for item in value):
+        return [_as_array(item) for item in value]  # several tensors, some of them constant
     if not isinstance(value, torch.Tensor):
         return value
     value = value.detach().cpu()

@@ -189,6 +189,10 @@ class _Tracer(fx.Tracer):
         proxy = super().create_proxy(kind, target, args, kwargs, *more, **options)
         self.places[proxy.node] = _place(traceback.walk_stack(sys._getframe()))
         self._run(proxy.node)
+        result = self.real(proxy.node)
+        if type(result) in (tuple, list) and result and all(_tensor(item) for item in result):
+            # torch.cat and the like take a tuple of traced values, not a traced tuple.
+            return type(result)(proxy[i] for i in range(len(result)))
         return proxy
 
     def _run(self, node: fx.Node) -> None:

@@ -116,6 +116,81 @@ class Decoder(nn.Sequential):
         )
 
 
+class DenselyConnected(nn.Module):
+    """As DenseNet: every layer reads all before it, joined along the channels; a transition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 3, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(n) for n in (3, 5, 7))
+        self.growths = nn.ModuleList(nn.Conv2d(n, 2, 3, padding=1, bias=False) for n in (3, 5))
+        self.transition = nn.Conv2d(7, 4, 1, bias=False)
+        self.classifier = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = [self.stem(x)]
+        for norm, growth in zip(self.norms, self.growths, strict=False):
+            joined = torch.cat(features, 1)
+            features.append(growth(functional.relu(norm(joined), inplace=True)))
+        x = functional.relu(self.norms[2](torch.cat(features, dim=1)))
+        x = functional.relu(functional.avg_pool2d(self.transition(x), 2))
+        logits: Tensor = self.classifier(functional.adaptive_avg_pool2d(x, 1).flatten(1))
+        return logits
+
+
+class Shuffled(nn.Module):
+    """As ShuffleNet: half of the channels passes by, both halves are mixed; depthwise layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(8, 8, 1)
+        self.units = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(4, 4, 1),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False),
+                nn.BatchNorm2d(4),
+                nn.Conv2d(4, 4, 1),
+                nn.ReLU(inplace=True),
+            )
+            for _ in range(2)
+        )
+        for layer in self.units.modules():
+            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+                nn.init.constant_(layer.bias, 0.4)  # few channels: none of them may be dead
+        self.classifier = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.first(functional.pixel_unshuffle(x, 2)))
+        for unit in self.units:
+            kept, worked = x.chunk(2, dim=1)
+            x = torch.cat((kept, unit(worked)), dim=1)
+            n, channels, height, width = x.size()
+            x = x.view(n, 2, channels // 2, height, width)
+            x = torch.transpose(x, 1, 2).contiguous().view(n, channels, height, width)
+        logits: Tensor = self.classifier(x.mean([2, 3]))
+        return logits
+
+
+class UShaped(nn.Module):
+    """As U-Net: down and up again, joined with what was there before; maps as outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(2, 3, 3, padding=1)
+        self.bottom = nn.Conv2d(3, 4, 3, padding=1)
+        self.up = nn.Conv2d(7, 3, 3, padding=1)
+        self.head = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        skip = functional.relu(self.down(x))
+        deep = functional.relu(self.bottom(functional.avg_pool2d(skip, 2)))
+        coarse = functional.interpolate(deep[:, :1], size=x.shape[-2:], mode="bilinear")
+        joined = torch.cat([functional.interpolate(deep, scale_factor=2), skip], dim=1)
+        fine = self.head(functional.relu(self.up(joined)))
+        return functional.pixel_shuffle(fine, 2), coarse
+
+
 Shape = tuple[int, ...]
 NETWORKS: Mapping[str, tuple[Callable[[], nn.Module], Shape]] = {
     "residual": (Residual, (2, 6, 6)),
@@ -123,6 +198,9 @@ NETWORKS: Mapping[str, tuple[Callable[[], nn.Module], Shape]] = {
     "arithmetic": (Arithmetic, (2, 6, 7)),
     "vectors": (Vectors, (10,)),
     "decoder": (Decoder, (6,)),
+    "dense": (DenselyConnected, (2, 4, 4)),
+    "shuffled": (Shuffled, (2, 6, 6)),
+    "u-shaped": (UShaped, (2, 4, 4)),
 }
 """Name -> network, shape of one image."""
 

@@ -10,15 +10,36 @@ from typing import Literal
 
 from lapilli.compiler.ir import Node
 from lapilli.compiler.layers.activation import RELU
-from lapilli.compiler.layers.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, SUBTRACT
+from lapilli.compiler.layers.arithmetic import (
+    ADD,
+    DIVIDE,
+    MULTIPLY,
+    NEGATE,
+    SUBTRACT,
+    SUBTRACT_FROM,
+)
 from lapilli.compiler.layers.convolution import CONV2D
 from lapilli.compiler.layers.dense import LINEAR
+from lapilli.compiler.layers.joining import CONCATENATE, HSTACK, SPLIT, STACK, UNBIND
+from lapilli.compiler.layers.permutation import (
+    CHANNEL_SHUFFLE,
+    PERMUTE,
+    PIXEL_SHUFFLE,
+    PIXEL_UNSHUFFLE,
+    TRANSPOSE,
+)
 from lapilli.compiler.layers.pooling import ADAPTIVE_AVERAGE_POOL, AVERAGE_POOL, MEAN
 from lapilli.compiler.layers.rescale import BATCH_NORM
 from lapilli.compiler.layers.rule import LayerRule
 from lapilli.compiler.layers.shape import PAD, RESHAPE, SLICE, ZERO_PAD
 from lapilli.compiler.layers.transposed_convolution import CONV_TRANSPOSE
-from lapilli.compiler.layers.vanishing import DROPOUT, IDENTITY
+from lapilli.compiler.layers.upsampling import INTERPOLATE
+from lapilli.compiler.layers.vanishing import (
+    ALPHA_DROPOUT,
+    DROPOUT,
+    IDENTITY,
+    STOCHASTIC_DEPTH,
+)
 
 TABLE: tuple[LayerRule, ...] = (
     CONV2D,
@@ -34,11 +55,25 @@ TABLE: tuple[LayerRule, ...] = (
     PAD,
     ZERO_PAD,
     ADD,
+    CONCATENATE,
+    HSTACK,
+    STACK,
+    SPLIT,
+    UNBIND,
+    PERMUTE,
+    TRANSPOSE,
+    CHANNEL_SHUFFLE,
+    PIXEL_SHUFFLE,
+    PIXEL_UNSHUFFLE,
+    INTERPOLATE,
     SUBTRACT,
+    SUBTRACT_FROM,
     MULTIPLY,
     DIVIDE,
     NEGATE,
     DROPOUT,
+    ALPHA_DROPOUT,
+    STOCHASTIC_DEPTH,
     IDENTITY,
 )
 

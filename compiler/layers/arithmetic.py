@@ -63,6 +63,10 @@ def _subtract(call: Call, *, input: Any, other: Any, alpha: float = 1.0) -> Node
     return _add(call, input=input, other=other, alpha=-float(alpha))
 
 
+def _subtract_from(call: Call, *, input: Any, other: Any, alpha: float = 1.0) -> Node:
+    return _subtract(call, input=other, other=input, alpha=alpha)
+
+
 def _multiply(call: Call, *, input: Any, other: Any) -> Node:
     if isinstance(input, Operand) and isinstance(other, Operand):
         raise call.refuse(
@@ -112,21 +116,42 @@ ADD = LayerRule(
 )
 SUBTRACT = LayerRule(
     build=_subtract,
-    functions={"operator.sub": _TWO, "operator.isub": _TWO, "torch.sub": _SCALED},
-    methods={"sub": _SCALED, "sub_": _SCALED},
+    functions={
+        "operator.sub": _TWO,
+        "operator.isub": _TWO,
+        "torch.sub": _SCALED,
+        "torch.subtract": _SCALED,
+    },
+    methods={"sub": _SCALED, "sub_": _SCALED, "subtract": _SCALED},
 )
+SUBTRACT_FROM = LayerRule(build=_subtract_from, functions={"torch.rsub": _SCALED})
 MULTIPLY = LayerRule(
     build=_multiply,
-    functions={"operator.mul": _TWO, "operator.imul": _TWO, "torch.mul": _TWO},
-    methods={"mul": _TWO, "mul_": _TWO},
+    functions={
+        "operator.mul": _TWO,
+        "operator.imul": _TWO,
+        "torch.mul": _TWO,
+        "torch.multiply": _TWO,
+    },
+    methods={"mul": _TWO, "mul_": _TWO, "multiply": _TWO},
 )
 DIVIDE = LayerRule(
     build=_divide,
-    functions={"operator.truediv": _TWO, "operator.itruediv": _TWO, "torch.div": _TWO},
-    methods={"div": _TWO, "div_": _TWO},
+    functions={
+        "operator.truediv": _TWO,
+        "operator.itruediv": _TWO,
+        "torch.div": _TWO,
+        "torch.divide": _TWO,
+        "torch.true_divide": _TWO,
+    },
+    methods={"div": _TWO, "div_": _TWO, "divide": _TWO, "true_divide": _TWO},
 )
 NEGATE = LayerRule(
     build=_negate,
-    functions={"operator.neg": ("input",), "torch.neg": ("input",)},
-    methods={"neg": ("input",)},
+    functions={
+        "operator.neg": ("input",),
+        "torch.neg": ("input",),
+        "torch.negative": ("input",),
+    },
+    methods={"neg": ("input",), "neg_": ("input",), "negative": ("input",)},
 )

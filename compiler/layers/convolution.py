@@ -1,4 +1,4 @@
-"""Conv2d."""
+"""Conv1d and Conv2d."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from lapilli.compiler.linear import Array, Conv, frozen
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Conv2d(Node):
-    """weight (O, C / groups, kH, kW); bias (O,); padding (top, left) of zeros; no bias is zeros."""
+    """weight (O, C / groups, kH, kW); bias (O,); padding (top, left) of zeros; no bias is zeros.
+
+    in_shape (C, H, W); out_shape (O, H', W'): in 1-D, (C, L) and (O, L') with a height of one.
+    """
 
     weight: Array
     bias: Array
     in_shape: Shape
+    out_shape: Shape
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
@@ -29,7 +33,7 @@ class Conv2d(Node):
         return Conv(
             frozen(self.weight),
             self.in_shape,
-            self.shape,
+            self.out_shape,
             self.stride,
             self.padding,
             self.dilation,
@@ -53,15 +57,23 @@ def _build(
         raise call.refuse(
             "padding is with zeros", padding_mode, "zeros", "Use padding_mode='zeros'."
         )
-    if len(input.shape) != 3:
+    rank = weight.ndim - 2
+    if len(input.shape) != rank + 1:
+        axes = "(C, L)" if rank == 1 else "(C, H, W)"
         raise call.refuse(
-            "a 2-D convolution reads (C, H, W)", input.shape, "(C, H, W)", "Keep the batch axis."
+            f"a {rank}-D convolution reads {axes}", input.shape, axes, "Keep the batch axis."
         )
-    taps, spread = weight.shape[2:], pair(dilation)
+    spread, step = pair(dilation), pair(stride)
+    taps = pair(weight.shape[2:])
     if padding == "same":  # torch puts the odd zero after the image
         before = (spread[0] * (taps[0] - 1) // 2, spread[1] * (taps[1] - 1) // 2)
     else:
         before = (0, 0) if isinstance(padding, str) else pair(padding)  # "valid" pads nothing
+    in_shape, out_shape = input.shape, call.shape
+    if rank == 1:
+        weight = weight[:, :, None]
+        before, step, spread = (0, before[1]), (1, step[1]), (1, spread[1])
+        in_shape, out_shape = (in_shape[0], 1, in_shape[1]), (out_shape[0], 1, out_shape[1])
     return Conv2d(
         name=call.name,
         inputs=(input.name,),
@@ -69,8 +81,9 @@ def _build(
         where=call.where,
         weight=real(weight),
         bias=real(bias, len(weight)),
-        in_shape=input.shape,
-        stride=pair(stride),
+        in_shape=in_shape,
+        out_shape=out_shape,
+        stride=step,
         padding=before,
         dilation=spread,
         groups=groups,
@@ -78,7 +91,8 @@ def _build(
 
 
 def _lower(node: Conv2d, operands: tuple[Affine, ...]) -> Affine:
-    return operands[0].through(node.map()).shifted(node.bias[:, None, None])
+    result = operands[0].through(node.map()).shifted(node.bias[:, None, None])
+    return result.viewed(node.shape)
 
 
 _PARAMETERS = ("weight", "bias", "stride", "padding", "dilation", "groups")
@@ -87,7 +101,13 @@ CONV2D = LayerRule(
     build=_build,
     node=Conv2d,
     lower=_lower,
-    modules={"torch.nn.Conv2d": (*_PARAMETERS, "padding_mode")},
-    functions={"torch.nn.functional.conv2d": ("input", *_PARAMETERS)},
+    modules={
+        "torch.nn.Conv1d": (*_PARAMETERS, "padding_mode"),
+        "torch.nn.Conv2d": (*_PARAMETERS, "padding_mode"),
+    },
+    functions={
+        "torch.nn.functional.conv1d": ("input", *_PARAMETERS),
+        "torch.nn.functional.conv2d": ("input", *_PARAMETERS),
+    },
     macs=lambda node: node.map().dense_macs,
 )

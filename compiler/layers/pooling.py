@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
-import scipy.sparse as sp
 
 from lapilli.compiler.compose import Affine
 from lapilli.compiler.ir import Node, Shape
 from lapilli.compiler.layers.rule import Call, LayerRule, Operand, axis_of, pair
-from lapilli.compiler.linear import Array, Conv, LinearMap, Sparse, frozen
+from lapilli.compiler.layers.separable import separable_map, windows
+from lapilli.compiler.linear import Array, LinearMap
 
 
 @final
@@ -28,60 +28,7 @@ class AveragePool(Node):
 
     def map(self) -> LinearMap:
         """A depthwise convolution where all windows are alike, else a sparse matrix."""
-        channels = self.in_shape[0]
-        out_shape = (channels, len(self.rows), len(self.columns))
-        rows, columns = _window(self.rows), _window(self.columns)
-        if rows is not None and columns is not None:
-            kernel = np.multiply.outer(rows.weights, columns.weights)
-            return Conv(
-                frozen(np.broadcast_to(kernel, (channels, 1, *kernel.shape))),
-                self.in_shape,
-                out_shape,
-                stride=(rows.stride, columns.stride),
-                padding=(rows.padding, columns.padding),
-                groups=channels,
-            )
-        plane = sp.kron(sp.csr_matrix(self.rows), sp.csr_matrix(self.columns))
-        matrix = sp.kron(sp.identity(channels), plane, format="csr")
-        return Sparse.from_matrix(matrix, self.in_shape, out_shape)
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class _Window:
-    """The same weights for every output, moved by a constant stride."""
-
-    weights: Array
-    stride: int
-    padding: int
-
-
-def _window(matrix: Array) -> _Window | None:
-    """The window that makes this (out, in) matrix, or None if there is none.
-
-    A row at the border may lack weights that lie outside the input: those read zeros anyway.
-    """
-    starts = np.argmax(matrix != 0, axis=1)
-    ends = matrix.shape[1] - np.argmax(matrix[:, ::-1] != 0, axis=1)
-    widest = int(np.argmax(np.count_nonzero(matrix, axis=1)))
-    taps = np.flatnonzero(matrix[widest])
-    weights = matrix[widest, taps[0] : taps[-1] + 1]
-    # Where a window is cut off at one side, its other side still moves by the stride.
-    for stride in sorted({1, *np.diff(starts).tolist(), *np.diff(ends).tolist()} - {0}):
-        first = taps[0] + (np.arange(len(matrix)) - widest) * stride
-        if np.array_equal(_windows(weights, first, matrix.shape[1]), matrix):
-            return _Window(weights, stride, -int(first[0]))
-    return None
-
-
-def _windows(weights: Array, first: Array, size: int) -> Array:
-    """The (out, in) matrix of windows that begin at `first` (out,), cut off at the borders."""
-    matrix = np.zeros((len(first), size))
-    for row, start in zip(matrix, first, strict=True):
-        taps = start + np.arange(len(weights))
-        inside = (taps >= 0) & (taps < size)
-        row[taps[inside]] = weights[inside]
-    return matrix
+        return separable_map(self.in_shape, self.rows, self.columns)
 
 
 def _average(
@@ -95,20 +42,19 @@ def _average(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Node:
-    shape = _images(call, input)
+    shape, out = _images(call, input.shape), call.shape
     kernel = pair(kernel_size)
     step = kernel if stride in (None, (), []) else pair(stride)
     pad = pair(padding)
+    if len(shape) == 2:
+        kernel, step, pad = (1, kernel[1]), (1, step[1]), (0, pad[1])
+        shape, out = _flat(shape), _flat(out)
     # ceil_mode shows in the number of windows alone, and that is known from the result.
-    rows, columns = (
-        _sums(shape[a + 1], call.shape[a + 1], kernel[a], step[a], pad[a]) for a in (0, 1)
-    )
+    rows, columns = (_sums(shape[a + 1], out[a + 1], kernel[a], step[a], pad[a]) for a in (0, 1))
     if divisor_override is not None:
         rows = rows / divisor_override
     else:
-        counts = (
-            _counts(shape[a + 1], call.shape[a + 1], kernel[a], step[a], pad[a]) for a in (0, 1)
-        )
+        counts = (_counts(shape[a + 1], out[a + 1], kernel[a], step[a], pad[a]) for a in (0, 1))
         if count_include_pad:
             rows, columns = (m / c[:, None] for m, c in zip((rows, columns), counts, strict=True))
         else:
@@ -118,7 +64,7 @@ def _average(
 
 def _sums(size: int, out: int, kernel: int, stride: int, padding: int) -> Array:
     """One axis of pooling without its divisor: (out, in) of zeros and ones."""
-    return _windows(np.ones(kernel), np.arange(out) * stride - padding, size)
+    return windows(np.ones(kernel), np.arange(out) * stride - padding, size)
 
 
 def _counts(size: int, out: int, kernel: int, stride: int, padding: int) -> Array:
@@ -128,8 +74,10 @@ def _counts(size: int, out: int, kernel: int, stride: int, padding: int) -> Arra
 
 
 def _adaptive(call: Call, *, input: Operand, output_size: Any) -> Node:
-    shape = _images(call, input)
-    rows, columns = (_adaptive_axis(shape[a], call.shape[a]) for a in (1, 2))
+    shape, out = _images(call, input.shape), call.shape
+    if len(shape) == 2:
+        shape, out = _flat(shape), _flat(out)
+    rows, columns = (_adaptive_axis(shape[a], out[a]) for a in (1, 2))
     return _node(call, input, shape, rows, columns)
 
 
@@ -163,12 +111,17 @@ def _mean(
     return _node(call, input, shape, rows, columns)
 
 
-def _images(call: Call, operand: Operand) -> Shape:
-    if len(operand.shape) != 3:
-        raise call.refuse(
-            "2-D pooling reads (C, H, W)", operand.shape, "(C, H, W)", "Keep the batch axis."
-        )
-    return operand.shape
+def _images(call: Call, shape: Shape) -> Shape:
+    rank = 1 if "1d" in call.called else 2
+    if len(shape) != rank + 1:
+        axes = "(C, L)" if rank == 1 else "(C, H, W)"
+        raise call.refuse(f"{rank}-D pooling reads {axes}", shape, axes, "Keep the batch axis.")
+    return shape
+
+
+def _flat(shape: Shape) -> Shape:
+    """(C, L) as an image of one row."""
+    return shape[0], 1, shape[1]
 
 
 def _node(call: Call, operand: Operand, in_shape: Shape, rows: Array, columns: Array) -> Node:
@@ -201,12 +154,21 @@ AVERAGE_POOL = LayerRule(
     build=_average,
     node=AveragePool,
     lower=_lower,
-    modules={"torch.nn.AvgPool2d": _AVERAGE},
-    functions={"torch.nn.functional.avg_pool2d": ("input", *_AVERAGE)},
+    modules={"torch.nn.AvgPool1d": _AVERAGE[:-1], "torch.nn.AvgPool2d": _AVERAGE},
+    functions={
+        "torch.nn.functional.avg_pool1d": ("input", *_AVERAGE[:-1]),
+        "torch.nn.functional.avg_pool2d": ("input", *_AVERAGE),
+    },
 )
 ADAPTIVE_AVERAGE_POOL = LayerRule(
     build=_adaptive,
-    modules={"torch.nn.AdaptiveAvgPool2d": ("output_size",)},
-    functions={"torch.nn.functional.adaptive_avg_pool2d": ("input", "output_size")},
+    modules={
+        "torch.nn.AdaptiveAvgPool1d": ("output_size",),
+        "torch.nn.AdaptiveAvgPool2d": ("output_size",),
+    },
+    functions={
+        "torch.nn.functional.adaptive_avg_pool1d": ("input", "output_size"),
+        "torch.nn.functional.adaptive_avg_pool2d": ("input", "output_size"),
+    },
 )
 MEAN = LayerRule(build=_mean, functions={"torch.mean": _MEAN}, methods={"mean": _MEAN})

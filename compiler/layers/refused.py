@@ -10,8 +10,7 @@ _LAST = "Leave it out and apply it to the outputs; for a classifier the largest 
 _NORM = "Use BatchNorm: in evaluation its statistics are constants, so it folds into the weights."
 _CLIP = "Use relu: thresholds saturate by themselves at the calibrated maximum."
 _GATE = "A product of two activities has no spiking form here: remove the gate or the attention."
-_JOIN = "Add the tensors instead of concatenating them."
-_SIZE = "Keep the resolution, or reach it with strides and average pooling."
+_SIZE = "Keep the resolution, or resize with nearest or bilinear interpolation."
 _DATA = "Python code and numbers must not depend on the values of tensors, only on their shapes."
 _TYPE = "Compute in float32 throughout: Lapilli does the quantisation."
 _WRAPPED = "Pass the network inside: model.module."
@@ -38,16 +37,12 @@ _REMEDIES: dict[str, tuple[str, ...]] = {
         *("matmul", "bmm", "einsum", "multiheadattention", "scaled_dot_product_attention"),
         *("bilinear", "pow", "square", "imatmul", "ipow", "baddbmm"),
     ),
-    _JOIN: ("cat", "concat", "concatenate", "stack", "hstack", "vstack"),
-    _SIZE: (
-        *("interpolate", "upsample", "upsamplingnearest2d", "upsamplingbilinear2d"),
-        *("pixelshuffle", "pixel_shuffle", "grid_sample"),
-    ),
+    _SIZE: ("grid_sample", "affine_grid"),
     _DATA: ("item", "tolist", "numpy", "bool", "is_contiguous", "nonzero", "where"),
     _TYPE: ("half", "double", "bfloat16", "int", "long", "quantize", "type", "type_as"),
     _WRAPPED: ("dataparallel", "distributeddataparallel"),
     _PARAMETRISED: ("parametrizedconv2d", "parametrizedlinear"),
-    _RANDOM: ("bernoulli", "rand_like", "randn_like", "alpha_dropout", "stochastic_depth"),
+    _RANDOM: ("bernoulli", "rand_like", "randn_like"),
 }
 REMEDIES: Mapping[str, str] = {
     name: remedy for remedy, names in _REMEDIES.items() for name in names

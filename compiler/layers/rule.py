@@ -31,13 +31,27 @@ class Operand:
 
 @final
 @dataclass(frozen=True, eq=False)
+class Parts:
+    """What a split returns: part i of `operand` is `sizes[i]` wide along `axis`, in order."""
+
+    operand: Operand
+    axis: int
+    sizes: tuple[int, ...]
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class Call:
-    """One call in the user's forward: the name it gets, what was called, where, its result."""
+    """One call in the user's forward: the name it gets, what was called, where, its result.
+
+    shape: of one tensor, without the batch; parts: of each where the call returns a tuple.
+    """
 
     name: str
     called: str
     shape: Shape
     where: str
+    parts: tuple[Shape, ...] = ()
 
     def refuse(
         self, rule: str, found: object, allowed: object, remedy: str
@@ -47,8 +61,8 @@ class Call:
         return UnsupportedOperatorError(place, rule, found=found, allowed=allowed, remedy=remedy)
 
 
-Build = Callable[..., "Node | Operand"]
-"""build(call, **parameters): the node, or an operand where the call changes nothing."""
+Build = Callable[..., "Node | Operand | Parts"]
+"""build(call, **parameters): the node; an operand where the call changes nothing; parts of one."""
 Lower = Callable[[Any, tuple[Affine, ...]], Affine]
 """lower(node, operands): the node's value as a sum of linear maps of populations."""
 
@@ -62,8 +76,8 @@ class LayerRule:
     (None: another row's node, or none where the layer vanishes); it has either `lower`, if it is
     affine, or `role`, if it starts a population. modules: full name -> attributes to read;
     functions, methods: name -> positional parameters, named as `build` takes them, a starred one
-    for those that the result's shape already tells. macs: multiply-accumulates of the float layer
-    for one image.
+    for those that the result's shape already tells, one with two stars for all that remain. macs:
+    multiply-accumulates of the float layer for one image. splits: the call returns a tuple.
     """
 
     build: Build
@@ -74,6 +88,7 @@ class LayerRule:
     functions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     methods: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     macs: Callable[[Any], int] = lambda node: 0
+    splits: bool = False
 
 
 def pair(value: int | tuple[int, ...]) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -11,8 +10,8 @@ import scipy.sparse as sp
 
 from lapilli.compiler.compose import Affine
 from lapilli.compiler.ir import Node, Shape
-from lapilli.compiler.layers.rule import Call, LayerRule, Operand
-from lapilli.compiler.linear import Conv, LinearMap, Sparse, frozen
+from lapilli.compiler.layers.rule import Call, LayerRule, Operand, Parts
+from lapilli.compiler.linear import Array, Conv, LinearMap, Sparse, frozen
 
 
 @final
@@ -35,40 +34,56 @@ class Window(Node):
     step: tuple[int, ...]
 
     def map(self) -> LinearMap:
-        """A strided 1x1 convolution for images, a sparse matrix for other shapes."""
-        return self._conv() if len(self.in_shape) == 3 else self._sparse()
+        """The window as a map."""
+        return window_map(self.in_shape, self.out_shape, self.start, self.step)
 
-    def _conv(self) -> Conv:
-        o, c = np.arange(self.out_shape[0]), np.arange(self.in_shape[0])
-        weight = (self.start[0] + o[:, None] * self.step[0]) == c
-        groups = 1
-        if weight.shape[0] == weight.shape[1] and weight.diagonal().all():  # all channels, in order
-            weight, groups = weight.diagonal()[:, None], len(c)
-        return Conv(
-            frozen(weight[:, :, None, None], np.float64),
-            self.in_shape,
-            (self.out_shape[0], self.out_shape[1], self.out_shape[2]),
-            stride=(self.step[1], self.step[2]),
-            padding=(-self.start[1], -self.start[2]),
-            groups=groups,
-        )
 
-    def _sparse(self) -> Sparse:
-        index = np.indices(self.out_shape).reshape(len(self.out_shape), -1)
-        source = np.array(self.start)[:, None] + index * np.array(self.step)[:, None]
-        inside = ((source >= 0) & (source < np.array(self.in_shape)[:, None])).all(axis=0)
-        columns = np.ravel_multi_index(tuple(source[:, inside]), self.in_shape)
-        rows = np.flatnonzero(inside)
-        size = (math.prod(self.out_shape), math.prod(self.in_shape))
-        matrix = sp.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=size)
-        return Sparse.from_matrix(matrix, self.in_shape, self.out_shape)
+def window_map(in_shape: Shape, out_shape: Shape, start: Shape, step: Shape) -> LinearMap:
+    """Output o along an axis is input start + o * step, zero where that lies outside.
+
+    A strided 1x1 convolution, all but the last two axes its channels; sequences (C, L) are images
+    of one row; a sparse matrix for vectors.
+    """
+    plane = min(len(in_shape) - 1, 2)
+    if plane == 0:
+        read = start[0] + np.arange(out_shape[0]) * step[0]
+        inside = (read >= 0) & (read < in_shape[0])
+        places = (np.flatnonzero(inside), read[inside])
+        matrix = sp.csr_matrix((np.ones(len(places[0])), places), shape=out_shape + in_shape)
+        return Sparse.from_matrix(matrix, in_shape, out_shape)
+    lead = len(in_shape) - plane
+    one = (1,) * (2 - plane)  # the row of a sequence
+    (height, width), (high, wide) = (*one, *in_shape[lead:]), (*one, *out_shape[lead:])
+    (top, left), stride = ((0,) * (2 - plane) + start[lead:]), (*one, *step[lead:])
+    picked = _picked(in_shape[:lead], out_shape[:lead], start[:lead], step[:lead])
+    weight, groups = picked, 1
+    if picked.shape[0] == picked.shape[1] and picked.diagonal().all():  # all channels, in order
+        weight, groups = picked.diagonal()[:, None], picked.shape[0]
+    return Conv(
+        frozen(weight[:, :, None, None], np.float64),
+        (picked.shape[1], height, width),
+        (picked.shape[0], high, wide),
+        stride=(stride[0], stride[1]),
+        padding=(-top, -left),
+        groups=groups,
+    )
+
+
+def _picked(in_shape: Shape, out_shape: Shape, start: Shape, step: Shape) -> Array:
+    """Which input each output is, axes in C order: a matrix (out, in) of truths."""
+    result = np.ones((1, 1), bool)
+    for size, out, first, pace in zip(in_shape, out_shape, start, step, strict=True):
+        result = np.kron(result, (first + np.arange(out)[:, None] * pace) == np.arange(size))
+    return result
 
 
 def _reshape(call: Call, *, input: Operand, **_: Any) -> Node:
     return Reshape(name=call.name, inputs=(input.name,), shape=call.shape, where=call.where)
 
 
-def _getitem(call: Call, *, input: Operand, index: Any) -> Node:
+def _getitem(call: Call, *, input: Operand | Parts, index: Any) -> Node:
+    if isinstance(input, Parts):
+        return _part(call, input, index)
     ranges = _ranges(index, input.shape)
     if ranges is None:
         raise call.refuse(
@@ -78,6 +93,13 @@ def _getitem(call: Call, *, input: Operand, index: Any) -> Node:
             "Keep the whole batch; write the selection as slices, not as a list or a mask.",
         )
     return _window(call, input, tuple(r.start for r in ranges), ranges)
+
+
+def _part(call: Call, parts: Parts, index: int) -> Node:
+    ranges = [range(size) for size in parts.operand.shape]
+    first = sum(parts.sizes[:index])
+    ranges[parts.axis] = range(first, first + parts.sizes[index])
+    return _window(call, parts.operand, tuple(r.start for r in ranges), ranges)
 
 
 def _ranges(index: Any, shape: Shape) -> list[range] | None:

@@ -25,6 +25,23 @@ def _dropout(
     return input
 
 
+def _alpha_dropout(
+    call: Call,
+    *,
+    input: Operand,
+    p: float = 0.5,
+    training: bool = False,
+    inplace: bool = False,
+) -> Operand:
+    return _dropout(call, input=input, p=p, training=training, inplace=inplace)
+
+
+def _stochastic_depth(
+    call: Call, *, input: Operand, p: float, mode: str, training: bool = True
+) -> Operand:
+    return _dropout(call, input=input, p=p, training=training)
+
+
 def _same(call: Call, *, input: Operand, **_: Any) -> Operand:
     return input
 
@@ -38,10 +55,26 @@ DROPOUT = LayerRule(
         "torch.nn.Dropout": _MODULE,
         "torch.nn.Dropout1d": _MODULE,
         "torch.nn.Dropout2d": _MODULE,
+        "torch.nn.AlphaDropout": _MODULE,
+        "torch.nn.FeatureAlphaDropout": _MODULE,
     },
     functions={
         "torch.nn.functional.dropout": _DROPOUT,
+        "torch.nn.functional.dropout1d": _DROPOUT,
         "torch.nn.functional.dropout2d": _DROPOUT,
+    },
+)
+ALPHA_DROPOUT = LayerRule(
+    build=_alpha_dropout,
+    functions={
+        "torch.nn.functional.alpha_dropout": _DROPOUT,
+        "torch.nn.functional.feature_alpha_dropout": _DROPOUT,
+    },
+)
+STOCHASTIC_DEPTH = LayerRule(
+    build=_stochastic_depth,
+    functions={
+        "torchvision.ops.stochastic_depth.stochastic_depth": ("input", "p", "mode", "training")
     },
 )
 IDENTITY = LayerRule(

@@ -65,7 +65,7 @@ class ConvTransposed(LinearMap):
         sizes = self.in_shape[axis + 1], self.out_shape[axis + 1]
         return landings(start, self.stride[axis], *sizes)
 
-    def _mirrored(self) -> Conv:
+    def mirrored(self) -> Conv:
         """The convolution whose transpose this is."""
         return Conv(
             self.weight,
@@ -83,7 +83,7 @@ class ConvTransposed(LinearMap):
         return weight.reshape(self.groups, shape[0] // self.groups, *shape[1:])
 
     def to_sparse(self) -> sp.csr_matrix:
-        return sp.csr_matrix(self._mirrored().to_sparse().T)
+        return sp.csr_matrix(self.mirrored().to_sparse().T)
 
     def scaled(self, rows: Array, columns: Array) -> LinearMap:
         left = np.broadcast_to(rows, self.out_shape[0]).reshape(self.groups, 1, -1, 1, 1)
@@ -116,4 +116,4 @@ class ConvTransposed(LinearMap):
 
     @property
     def dense_macs(self) -> int:
-        return self._mirrored().dense_macs
+        return self.mirrored().dense_macs

@@ -22,6 +22,7 @@ def legalise(graph: Graph) -> PopulationGraph:
     """
     forms: dict[str, Affine] = {}
     drives: list[tuple[Population, Affine]] = []
+    last = {name: node.name for node in graph for name in node.inputs}  # who reads it last
     for node in graph:
         role = _role(node)
         if role is None:
@@ -30,6 +31,9 @@ def legalise(graph: Graph) -> PopulationGraph:
             drive = forms[node.inputs[0]] if node.inputs else _silence(node)
             drives.append(_population(node.name, role, drive, node.where))
             forms[node.name] = _activity(node)
+        for name in set(node.inputs) - set(graph.outputs):
+            if last[name] == node.name:  # joins of many layers are large: keep none for long
+                del forms[name]
     drives += _readouts(graph, forms, {p.name for p, _ in drives})
     drives = _alive(drives)
     return PopulationGraph(

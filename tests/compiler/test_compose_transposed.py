@@ -1,4 +1,4 @@
-"""Compositions with transposed convolutions: compact where the other map is 1x1, else a matrix."""
+"""Compositions with transposed convolutions: compact where strides allow it, else a matrix."""
 
 from __future__ import annotations
 
@@ -25,11 +25,26 @@ def matrix(m: LinearMap) -> Array:
     return np.asarray(m.to_sparse().toarray())
 
 
-def conv(in_shape: Shape, outputs: int, kernel: int, *, padding: int = 0, groups: int = 1) -> Conv:
-    sizes = [size + 2 * padding - kernel + 1 for size in in_shape[1:]]
+def conv(
+    in_shape: Shape,
+    outputs: int,
+    kernel: int,
+    *,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Conv:
+    sizes = [size + 2 * padding - (kernel - 1) * dilation for size in in_shape[1:]]
     weight = random_maps.weights(RNG, (outputs, in_shape[0] // groups, kernel, kernel))
     out_shape = (outputs, sizes[0], sizes[1])
-    return Conv(weight, in_shape, out_shape, padding=(padding, padding), groups=groups)
+    return Conv(
+        weight,
+        in_shape,
+        out_shape,
+        padding=(padding, padding),
+        dilation=(dilation, dilation),
+        groups=groups,
+    )
 
 
 def up(
@@ -78,6 +93,31 @@ STAYS_COMPACT = {
         up((6, 4, 4), 4, 2, 2),
         "ConvTransposed 6x4x2x2 stride 2 padding (-2, -1)",
     ),
+    "transposed-conv": (
+        conv((4, 4, 4), 2, 3, padding=1),
+        up((3, 2, 2), 4, 2, 2),
+        "ConvTransposed 3x2x4x4 stride 2 padding 1",
+    ),
+    "transposed-valid conv": (
+        conv((4, 6, 6), 2, 3),
+        up((3, 4, 4), 4, 2, 2, 1),
+        "ConvTransposed 3x2x4x4 stride 2 padding 3",
+    ),
+    "transposed-grouped 1x1": (
+        conv((4, 4, 4), 2, 1, groups=2),
+        up((3, 2, 2), 4, 2, 2),
+        "ConvTransposed 3x2x2x2 stride 2",
+    ),
+    "grouped transposed-grouped conv": (
+        conv((4, 4, 4), 4, 2, padding=1, groups=4),
+        up((8, 2, 2), 4, 2, 2, groups=2),
+        "ConvTransposed 8x2x3x3 stride 2 groups 2",
+    ),
+    "transposed-dilated conv": (
+        conv((4, 5, 5), 2, 3, padding=2, dilation=2),
+        up((3, 5, 5), 4, 1, 1, groups=1),
+        "ConvTransposed 3x2x3x3 padding 2 dilation 2",
+    ),
 }
 
 
@@ -91,10 +131,12 @@ def test_stays_compact(name: str) -> None:
 
 FALLS_BACK = {
     "transposed-transposed": (up((4, 4, 4), 2, 2, 2), up((3, 2, 2), 4, 2, 2)),
-    "transposed-conv": (conv((4, 4, 4), 2, 3, padding=1), up((3, 2, 2), 4, 2, 2)),
+    "transposed-conv where it was cut": (
+        conv((4, 6, 6), 2, 3, padding=1),
+        up((3, 4, 4), 4, 2, 2, 1),
+    ),
     "grouped 1x1-transposed": (up((4, 3, 3), 2, 2, 2), conv((2, 3, 3), 4, 1, groups=2)),
     "padded 1x1-transposed": (up((4, 5, 5), 2, 2, 2), conv((2, 3, 3), 4, 1, padding=1)),
-    "transposed-grouped 1x1": (conv((4, 4, 4), 2, 1, groups=2), up((3, 2, 2), 4, 2, 2)),
     "transposed-zeros where it was cut": (
         Conv(frozen(np.ones((4, 1, 1, 1))), (4, 6, 6), (4, 8, 8), padding=(1, 1), groups=4),
         up((6, 4, 4), 4, 2, 2, 1),

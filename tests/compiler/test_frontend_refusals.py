@@ -42,21 +42,17 @@ MODULES: dict[str, nn.Module] = {
     "Hardswish": nn.Hardswish(),
     "Tanh": nn.Tanh(),
     "Sigmoid": nn.Sigmoid(),
-    "Upsample": nn.Upsample(scale_factor=2),
-    "PixelShuffle": nn.PixelShuffle(2),
+    "Unfold": nn.Unfold(2),
     "LayerNorm": nn.LayerNorm([4, 6, 6]),
     "GroupNorm": nn.GroupNorm(2, 4),
     "InstanceNorm2d": nn.InstanceNorm2d(4),
     "LocalResponseNorm": nn.LocalResponseNorm(2),
-    "AlphaDropout": nn.AlphaDropout(),
     "ReflectionPad2d": nn.ReflectionPad2d(1),
-    "ChannelShuffle": nn.ChannelShuffle(2),
     "DataParallel": nn.DataParallel(nn.ReLU()),
     "ParametrizedConv2d": nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1)),
 }
 CALLS: dict[str, Any] = {
-    "cat": lambda x: torch.cat([x, x], 1),
-    "stack": lambda x: torch.stack((x, x), 1),
+    "vstack": lambda x: torch.vstack([x, x]),
     "mul": lambda x: x * torch.relu(x),
     "truediv": lambda x: x / (x + 10),
     "matmul": lambda x: x @ x,
@@ -73,7 +69,6 @@ CALLS: dict[str, Any] = {
     "leaky_relu": F.leaky_relu,
     "relu6": F.relu6,
     "max_pool2d": lambda x: F.max_pool2d(x, 2),
-    "interpolate": lambda x: F.interpolate(x, scale_factor=2),
     "layer_norm": lambda x: F.layer_norm(x, x.shape[1:]),
     "normalize": F.normalize,
     "abs": abs,
@@ -83,10 +78,6 @@ CALLS: dict[str, Any] = {
     "max": lambda x: x.max(1),
     "argmax": lambda x: x.argmax(1),
     "topk": lambda x: x.flatten(1).topk(3),
-    "permute": lambda x: x.permute(0, 2, 3, 1),
-    "transpose": lambda x: x.transpose(1, 2),
-    "chunk": lambda x: sum(x.chunk(2, 1)),
-    "split": lambda x: next(F.relu(part) for part in x.split(2, 1)),
     "roll": lambda x: torch.roll(x, 1, 2),
     "flip": lambda x: x.flip(3),
     "expand": lambda x: x.mean((2, 3), True).expand(-1, -1, 6, 6),
@@ -141,7 +132,7 @@ def test_remedies_fit_the_operator() -> None:
     assert "largest logit" in remedy("softmax")
     assert "with ReLU" in remedy("GELU")
     assert "BatchNorm" in remedy("LayerNorm")
-    assert "Add the tensors" in remedy("cat")
+    assert "bilinear" in remedy("grid_sample")
     assert remedy("an operator of next year") == GENERAL
     assert all(name == name.lower() and text.endswith(".") for name, text in REMEDIES.items())
     supported = {
@@ -451,7 +442,7 @@ def test_a_layer_that_stays_in_training_is_refused(layer: nn.Module) -> None:
 def test_every_refusal_reads_as_one_sentence() -> None:
     text = str(refusal(Net(lambda m, x: F.softmax(x, dim=1))))
     assert text.startswith(f"softmax (softmax) at {__file__}:")
-    assert ": an operator has a lowering; found softmax, allowed adaptive_avg_pool2d, " in text
+    assert ": an operator has a lowering; found softmax, allowed adaptive_avg_pool1d, " in text
     assert text.endswith(f". {remedy('softmax')}")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import capturing
+import layer_cases
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -270,6 +271,8 @@ ON_VECTORS: dict[str, list[Call | nn.Module]] = {
     "torch.relu": [torch.relu],
     "operator.add": [lambda x: x + x, lambda x: x + torch.linspace(0, 1, 8)],
 }
+ON_IMAGES |= layer_cases.ON_IMAGES
+ON_VECTORS |= layer_cases.ON_VECTORS
 CASES = [
     (name, index, stem, call)
     for stem, calls in (("image", ON_IMAGES), ("vector", ON_VECTORS))
@@ -302,7 +305,7 @@ def test_every_node_has_one_meaning() -> None:
 
 
 def test_known_layers_are_named_for_people() -> None:
-    assert known("modules").startswith("AdaptiveAvgPool2d, AvgPool2d, BatchNorm1d")
+    assert known("modules").startswith("AdaptiveAvgPool1d, AdaptiveAvgPool2d, AlphaDropout")
     assert "relu" in known("functions").split(", ")
     assert "view" in known("methods").split(", ")
 
