@@ -37,6 +37,22 @@ def small(monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]:
     return ("compile", "any:Net", "--calib", "digits", "--calib-samples", 32)
 
 
+@pytest.mark.parametrize("given", [("--low", 3), ("--dt", 0.1), ("--timing", "held")])
+def test_options_of_files_are_refused_for_a_network(
+    run: Run, small: tuple[object, ...], given: tuple[object, ...], tmp_path: Path
+) -> None:
+    outcome = run(*small, "--method", "sigma-delta", *given, "-o", tmp_path / "m.h5")
+    assert outcome.code == 2
+    assert f"option {given[0]}: an option belongs to the chosen method" in outcome.err
+    assert "files of other tools" in outcome.err
+
+
+def test_stop_after_alone_is_refused(run: Run, model: Path) -> None:
+    outcome = run("run", model, "--data", "digits", "--stop-after", 3)
+    assert outcome.code == 2
+    assert "--stop-margin" in outcome.err
+
+
 def test_version(run: Run) -> None:
     assert run("--version").out == f"lapilli, version {lapilli.__version__}\n"
 

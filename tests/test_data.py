@@ -173,6 +173,12 @@ def test_damaged_idx_files_are_refused(
     assert error.value.rule == "the file is in IDX format and whole"
 
 
+def test_labels_far_beyond_any_number_of_classes(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=np.zeros((2, 1, 2, 2)), labels=np.array([5, 2**62]))
+    with pytest.raises(InputError, match="one class number per image"):
+        data.load(f"npz:{tmp_path / 'x.npz'}", split="test")
+
+
 def test_labels_must_fit_the_images(tmp_path: Path) -> None:
     mnist_folder(tmp_path)
     write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", np.zeros(6))

@@ -21,7 +21,7 @@ from netx_netlists import ROADS, random_road
 
 from lapilli.compiler import artifact
 from lapilli.compiler.errors import InputError
-from lapilli.compiler.interchange import netx_export
+from lapilli.compiler.interchange import netx_export, netx_import
 from lapilli.compiler.interchange.netx_import import import_netx
 from lapilli.compiler.interchange.netx_layers import REFUSED
 from lapilli.compiler.netlist import Connection
@@ -305,6 +305,10 @@ REFUSALS: dict[str, tuple[list[nf.Layer], str]] = {
     "real decay": ([nf.dense(EYE, nf.cuba(iDecay=410.0))], "neuron/iDecay: is one integer"),
     "large decay": ([nf.dense(EYE, nf.cuba(vDecay=4097))], "neuron/vDecay: is one integer"),
     "negative threshold": ([nf.dense(EYE, nf.cuba(-1))], "neuron/vThMant: is one integer"),
+    "sigma-delta threshold beyond 24 bits": (
+        [nf.source((2,), nf.sdnn()), nf.dense(EYE, nf.sdnn(2048))],
+        "neuron/vThMant: is one integer",
+    ),
     "no threshold": ([nf.dense(EYE, {"type": "CUBA"})], "vThMant: is an array of numbers"),
     "not a number": ([nf.dense(np.array([[np.nan, 1]]))], "/weight: numbers are finite"),
     "weights that wrap": ([nf.dense(np.array([[2**40, 1]]))], "/weight: numbers are finite"),
@@ -384,3 +388,15 @@ def test_every_sample_verifies(tmp_path: Path) -> None:
         folder.mkdir()
         found = imported(folder, layers, steps=inputs.shape[1], input_range=span)
         found.netlist.verify()
+
+
+def test_what_biases_do_beforehand_is_followed_only_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = [nf.source((2,), nf.sdnn())]
+    layers += [nf.dense(EYE, nf.sdnn(), bias=np.ones(2)) for _ in range(5)]
+    path = nf.write(tmp_path / "deep.net", layers)
+    assert import_netx(path, steps=4, profile=load("unlimited")).netlist.steps == 4
+    monkeypatch.setattr(netx_import, "MAX_WAKING", 20)
+    with pytest.raises(InputError, match="what biases do before the first input arrives"):
+        import_netx(path, steps=4, profile=load("unlimited"))
