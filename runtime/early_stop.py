@@ -87,9 +87,9 @@ def rule(netlist: Netlist, stop: EarlyStop) -> StopRule:
         "an answer that does not change while the image stands still": netlist.settles,
         "spikes that arrive after their window": plan.gap > 0,
     }
-    found = next((reason for reason, holds in reasons.items() if holds), None)
-    if found is not None:
-        raise _refuse("network", "the answer builds up over a window", found, "rate coding")
+    reason = next((reason for reason, holds in reasons.items() if holds), None)
+    if reason is not None:
+        raise _refuse("network", "the answer builds up over a window", reason, "rate coding")
     scale = float(outputs[0].state_scale.reshape(-1)[0])
     lead = -int(round_down(-min(stop.margin / scale, FAR)))
     return StopRule(lead, min(stop.at_least, netlist.steps), netlist.steps)
