@@ -186,7 +186,7 @@ class _Tracer(fx.Tracer):
     def create_proxy(
         self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any
     ) -> Any:
-        proxy = super().create_proxy(kind, target, args, kwargs, *more, **options)
+        proxy: Any = super().create_proxy(kind, target, args, kwargs, *more, **options)
         self.places[proxy.node] = _place(traceback.walk_stack(sys._getframe()))
         self._run(proxy.node)
         result = self.real(proxy.node)
