@@ -18,10 +18,9 @@ from lapilli.compiler.interchange.nir_graph import RESETS, Reset, network
 from lapilli.compiler.interchange.nir_quantise import Integers, quantised
 from lapilli.compiler.interchange.nir_restore import KEY, restored
 from lapilli.compiler.passes.options import check_choice, check_count, check_range
+from lapilli.compiler.soundness import MAX_STEPS
 from lapilli.compiler.storage import MAX_TEXT
 from lapilli.hardware_profiles import Profile
-
-MAX_STEPS = 65535
 
 
 @final
