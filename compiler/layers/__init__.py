@@ -18,7 +18,7 @@ from lapilli.compiler.layers.arithmetic import (
     SUBTRACT,
     SUBTRACT_FROM,
 )
-from lapilli.compiler.layers.convolution import CONV2D
+from lapilli.compiler.layers.convolution import CONV2D, CONV_TRANSPOSE
 from lapilli.compiler.layers.dense import LINEAR
 from lapilli.compiler.layers.joining import CONCATENATE, HSTACK, SPLIT, STACK, UNBIND
 from lapilli.compiler.layers.permutation import (
@@ -32,7 +32,6 @@ from lapilli.compiler.layers.pooling import ADAPTIVE_AVERAGE_POOL, AVERAGE_POOL,
 from lapilli.compiler.layers.rescale import BATCH_NORM
 from lapilli.compiler.layers.rule import LayerRule
 from lapilli.compiler.layers.shape import PAD, RESHAPE, SLICE, ZERO_PAD
-from lapilli.compiler.layers.transposed_convolution import CONV_TRANSPOSE
 from lapilli.compiler.layers.upsampling import INTERPOLATE
 from lapilli.compiler.layers.vanishing import (
     ALPHA_DROPOUT,
