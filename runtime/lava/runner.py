@@ -7,17 +7,20 @@ the run ends with a Trace or one error, and with no process, shared memory or fi
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.metadata
 import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import final
@@ -196,11 +199,30 @@ def _supervise(
             start_new_session=True,
         )
     try:
-        _follow(worker, journal, limits, steps, progress)
+        with _interrupts() as interrupted:
+            _follow(worker, journal, limits, steps, progress, interrupted)
         process_group.wait(worker, _GRACE_S)
     finally:
         process_group.end(worker)
         remove_temporary(journal.directory)
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Collects Ctrl-C, to be obeyed between two looks at the journal.
+
+    As an exception it could arise where Python drops exceptions, in a destructor of a mapped array.
+    """
+    seen: list[int] = []
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _follow(
@@ -209,10 +231,13 @@ def _follow(
     limits: Limits,
     steps: int,
     progress: Progress | None,
+    interrupted: Sequence[int],
 ) -> None:
     start = moved_at = time.monotonic()
     shown, before = -1, [-1]
     while True:
+        if interrupted:
+            raise KeyboardInterrupt
         ended = worker.poll() is not None  # asked first: its last words are written by then
         status = journal.status()
         _refuse_failure(journal, status, steps)
