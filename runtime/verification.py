@@ -80,7 +80,7 @@ def verify(
     stepped = traced("reference", "states")
     charges = _charges(netlist, stepped)
     checks = [_Check("charge in == membranes of the reference", *charges)] if charges[0] else []
-    checks.append(_Check("membranes in their proven reach", *_reaches(netlist, stepped), True))
+    checks.append(_Check("membranes in their proven reach", *reaches(netlist, stepped), True))
     if netlist.settles:
         single, ann = traced("reference", "counts"), traced("quantised-ann", "counts")
         checks += _checks("quantised ANN == reference", ann, single, ("counts", "readouts"))
@@ -135,7 +135,7 @@ def _charges(netlist: Netlist, trace: Trace) -> tuple[dict[str, Array], dict[str
     return expected, {name: trace.states[name][:, -1] for name in expected}
 
 
-def _reaches(netlist: Netlist, trace: Trace) -> tuple[dict[str, Array], dict[str, Array]]:
+def reaches(netlist: Netlist, trace: Trace) -> tuple[dict[str, Array], dict[str, Array]]:
     """v of every step, cut to what was proven, and as it is."""
     proven = {p.name: (p.state_low, p.state_high) for p in netlist.populations}
     return {n: np.clip(v, *proven[n]) for n, v in trace.states.items()}, dict(trace.states)

@@ -23,7 +23,7 @@ from lapilli.compiler.neurons import (
     Window,
 )
 from lapilli.runtime import reference
-from lapilli.runtime.verification import _reaches
+from lapilli.runtime.verification import reaches
 
 ZERO = integers(0)
 
@@ -58,7 +58,7 @@ def check(netlist: Netlist, inputs: np.ndarray) -> None:  # type: ignore[type-ar
         assert (counted.spikes, counted.synops, counted.input_macs) == (
             *(events[name].spikes, events[name].synops, events[name].input_macs),
         )
-    cut, states = _reaches(netlist, trace)
+    cut, states = reaches(netlist, trace)
     assert {n: v.tolist() for n, v in cut.items()} == {n: v.tolist() for n, v in states.items()}
 
 
