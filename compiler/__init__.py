@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
 
     from lapilli.compiler.artifact import Artifact
+    from lapilli.compiler.da_qcfs import DAQCFS
+    from lapilli.compiler.frontend import Network
     from lapilli.compiler.ir import Graph
     from lapilli.compiler.numerics import FloatArray
     from lapilli.hardware_profiles import Profile
@@ -26,21 +28,22 @@ Progress = Callable[[str, int, int], None]
 
 
 def compile_model(
-    model: torch.nn.Module,
+    model: torch.nn.Module | torch.export.ExportedProgram | Network,
     calibration: FloatArray,
     method: object,
     profile: Profile,
     *,
-    calibrate: str | None = None,
+    calibrate: str | DAQCFS | None = None,
     observe: Observe | None = None,
     progress: Progress | None = None,
     preprocessing: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
 ) -> Artifact:
     """Compile a trained network for a chip.
 
+    model: also a file's network, from `frontend.network_file`.
     calibration: float images (N, ...) as the model takes them; method: options of one of
-    passes.METHODS; calibrate: how rounding is compensated, one of compensate.CALIBRATIONS (None:
-    the method's own default); preprocessing: (mean, std), per channel, that was applied to the
+    passes.METHODS; calibrate: how rounding is compensated, one of compensate.CALIBRATIONS,
+    "da-qcfs" or its options (None: the method's own default); preprocessing: (mean, std), per channel, that was applied to the
     images, to be remembered.
     Raises UnsupportedOperatorError, CaptureError, InputError, NetlistError, StateOverflowError.
     """
@@ -52,11 +55,15 @@ def compile_model(
     from lapilli.compiler.calibrate import calibrate as measure
     from lapilli.compiler.calibrate import check_images
     from lapilli.compiler.compensate import CALIBRATIONS, compensate
-    from lapilli.compiler.frontend import capture, evaluation_copy
+    from lapilli.compiler.da_qcfs import NAME as DA_QCFS
+    from lapilli.compiler.da_qcfs import da_qcfs, options_of
+    from lapilli.compiler.frontend import network_of
     from lapilli.compiler.passes import METHODS, method_of
     from lapilli.compiler.passes.legalise import legalise
     from lapilli.compiler.passes.options import check_choice
     from lapilli.compiler.passes.quantise import quantise
+    from lapilli.compiler.passes.reorder_pools import reorder_pools
+    from lapilli.compiler.passes.split_joins import split_joins
 
     def stage(name: str) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda n, total: progress(name, n, total)
@@ -66,23 +73,45 @@ def compile_model(
             observe(name, before, after)
 
     name = method_of(method)
+    averaged = options_of(calibrate)
     correction = METHODS[name].calibrate if calibrate is None else calibrate
-    check_choice("calibrate", correction, CALIBRATIONS)
+    if averaged is None:
+        check_choice("calibrate", correction, (*CALIBRATIONS, DA_QCFS))
     check_images(calibration, "calibration set")
-    network = evaluation_copy(model)
-    graph = capture(network, calibration)
+    network = network_of(model)
+    graph = network.capture(calibration)
     done("capture", network, graph)
-    populations = legalise(graph)
+    ordered = reorder_pools(graph)
+    ordered.verify()
+    done("reorder_pools", graph, ordered)
+    joined = split_joins(ordered)
+    joined.verify()
+    done("split_joins", ordered, joined)
+    populations = legalise(joined)
     populations.verify()
-    done("legalise", graph, populations)
-    ranges = measure(populations, calibration, reference=network, progress=stage("calibrate"))
+    done("legalise", joined, populations)
+    ranges = measure(
+        populations,
+        calibration,
+        reference=network.run,
+        compared=network.most,
+        returned=graph.returned,
+        progress=stage("calibrate"),
+    )
     done("calibrate", populations, ranges)
     spiking = METHODS[name].convert(populations, ranges, method)
     spiking.verify()
     done(f"convert_{name}", ranges, spiking)
-    corrected = compensate(
-        spiking, populations, calibration, correction, progress=stage("compensate")
-    )
+    how: dict[str, Any] = {"calibrate": correction}
+    if averaged is None:
+        corrected = compensate(
+            spiking, populations, calibration, str(correction), progress=stage("compensate")
+        )
+    else:
+        how = {"calibrate": DA_QCFS, **{f"da_qcfs_{k}": v for k, v in asdict(averaged).items()}}
+        corrected = da_qcfs(
+            spiking, populations, calibration, averaged, progress=stage("compensate")
+        )
     corrected.verify()
     done("compensate", spiking, corrected)
     netlist = quantise(corrected, profile)
@@ -91,13 +120,14 @@ def compile_model(
         lapilli_version=version("lapilli"),
         torch_version=str(torch.__version__),  # a subclass of str: no plain value
         method=name,
-        options={**asdict(method), "calibrate": correction},  # type: ignore[call-overload]
+        options={**asdict(method), **how},  # type: ignore[call-overload]
         profile=profile.name,
         calibration_hash=ranges.digest,
         calibration_samples=ranges.samples,
         input_mean=preprocessing[0],
         input_std=preprocessing[1],
         ann_macs=_macs(graph),
+        outputs=graph.returned,
     )
     return artifact.Artifact(netlist, provenance)
 

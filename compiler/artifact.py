@@ -22,6 +22,7 @@ from lapilli.compiler import soundness
 from lapilli.compiler.errors import ArtifactError, LapilliError
 from lapilli.compiler.linear import Array
 from lapilli.compiler.netlist import Netlist
+from lapilli.compiler.outputs import Output, flaw, plain
 from lapilli.compiler.sealed_file import FORMAT_VERSION, SEAL_BYTES, read_sealed, write_sealed
 from lapilli.compiler.storage import Option, Record, Text, Value, decode, digest, encode, refuse
 
@@ -39,6 +40,7 @@ class Provenance:
     options: of the method. calibration_hash: SHA-256 of the calibration samples. input_mean,
     input_std: the normalisation that the command line applied, per channel, or empty.
     ann_macs: multiply-accumulates of one ANN inference, per layer. labels: names of the classes.
+    outputs: what the network returns, made of the netlist's readouts; empty where nobody said.
     """
 
     lapilli_version: str
@@ -53,6 +55,7 @@ class Provenance:
     input_std: tuple[float, ...] = ()
     labels: tuple[str, ...] = ()
     notes: str = ""
+    outputs: tuple[Output, ...] = ()
 
 
 @final
@@ -62,6 +65,11 @@ class Artifact:
 
     netlist: Netlist
     provenance: Provenance
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What the network returns: the captured outputs, else its readouts as they are."""
+        return self.provenance.outputs or plain([p.shape for p in self.netlist.outputs])
 
     @functools.cached_property
     def hash(self) -> str:
@@ -135,9 +143,17 @@ def _checked(record: Value, where: str) -> Artifact:
     soundness.check(content.netlist, f"{where}/netlist")
     _check_provenance(content.provenance, f"{where}/provenance")
     artifact = Artifact(content.netlist, content.provenance)
+    check_outputs(artifact, f"{where}/provenance")
     if artifact.hash != content.hash:
         raise refuse(f"{where}/hash", "is the netlist's hash", content.hash, artifact.hash)
     return artifact
+
+
+def check_outputs(artifact: Artifact, where: str) -> None:
+    """Raise ArtifactError unless the outputs fit the readouts."""
+    wrong = flaw(artifact.outputs, [p.shape for p in artifact.netlist.outputs])
+    if wrong is not None:
+        raise refuse(f"{where}/outputs", *wrong)
 
 
 def _check_provenance(p: Provenance, where: str) -> None:

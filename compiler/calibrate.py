@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -15,6 +16,7 @@ from lapilli.compiler.errors import CaptureError, InputError
 from lapilli.compiler.execute import FloatExecutor
 from lapilli.compiler.linear import Array, frozen
 from lapilli.compiler.numerics import FloatArray, round_down
+from lapilli.compiler.outputs import Output, disagreement, leaves, plain
 from lapilli.compiler.populations import PopulationGraph
 
 BINS = 2048
@@ -26,6 +28,9 @@ Both are float32 sums in another order; a mistake in capture is larger by orders
 """
 CLIPS = np.geomspace(1.0 / 64.0, 1.0, 192)
 """Candidate clip values as fractions of the largest activity: 2.2 % apart."""
+ALIKE = 1e-12
+"""Ratios that differ by float rounding only."""
+_INT32 = torch.iinfo(torch.int32).max
 TINY = 1e-30
 """Stands in for a range of nothing, so that nothing is divided by zero."""
 Progress = Callable[[int, int], None]
@@ -39,13 +44,15 @@ class PopulationRange:
     All arrays have a first axis of C channels; C = 1 where a population has no channels beside its
     units (shape (F,)), for one histogram per unit would be larger than the layer's weights.
     histogram (C, BINS): counts of positive values in equal bins over (0, maximum]; zeros (C,):
-    how many values were not positive.
+    how many values were not positive; below (C, BINS): counts of negative values in equal bins from
+    zero down to the minimum, or (C, 0) where there are none.
     """
 
     minimum: Array
     maximum: Array
     histogram: Array
     zeros: Array
+    below: Array
 
     def percentile(
         self, percentile: float, over: Literal["all", "positive"], per_channel: bool
@@ -67,30 +74,78 @@ class PopulationRange:
         result = np.asarray((index + fraction) * top / BINS)
         return result if per_channel else result[0]
 
-    def least_error(self, levels: int, per_channel: bool) -> Array:
-        """The clip value whose `levels` equal steps round the activity with least squared error.
+    def least_error(self, low: int, high: int, per_channel: bool) -> Array:
+        """The step whose multiples low .. high round the activity with least squared error.
 
-        The best of CLIPS * maximum; (C,) or ().
+        The best of CLIPS * the step that clips nothing; (C,) or ().
         """
         top, counts, _ = self._table(per_channel)
-        centres = (np.arange(BINS) + 0.5) / BINS
-        step = CLIPS[:, None] / levels
-        rounded = np.clip(round_down(centres / step + 0.5), 0, levels) * step
-        squared = (rounded - centres) ** 2  # (clips, BINS), in units of maximum**2
-        best = np.argmin(counts @ squared.T, axis=1)
-        result = np.asarray(CLIPS[best] * top)
+        bottom, under = self._table_below(per_channel) if low < 0 else (top * 0, counts[:, :0])
+        # A side without values has no say.
+        largest = np.maximum(top / max(high, TINY), bottom / max(-low, TINY))
+        error = sum(
+            _squared_errors(side, tally, np.maximum(largest, TINY), limit)
+            for side, tally, limit in ((top, counts, high), (bottom, under, -low))
+            if tally.size
+        )
+        best = np.argmin(error, axis=1)
+        result = np.asarray(CLIPS[best] * largest)
         return result if per_channel else result[0]
 
     def _table(self, per_channel: bool) -> tuple[Array, Array, Array]:
         """Largest value, counts and zeros per row: channels, or one row for the population."""
         if per_channel or len(self.maximum) == 1:
             return self.maximum, self.histogram, self.zeros
-        top = self.maximum.max(keepdims=True)
-        # Each channel's bins go where their centres lie on the common scale.
-        centres = np.multiply.outer(self.maximum, np.arange(BINS) + 0.5)
-        target = np.clip(round_down(centres / max(top[0], TINY)), 0, BINS - 1)
-        pooled = np.bincount(target.ravel(), self.histogram.ravel(), minlength=BINS)
-        return top, pooled[None, :], self.zeros.sum(keepdims=True)
+        top, pooled = _pooled(self.maximum, self.histogram)
+        return top, pooled, self.zeros.sum(keepdims=True)
+
+    def _table_below(self, per_channel: bool) -> tuple[Array, Array]:
+        """The same of the negative values: how far down, and counts."""
+        depth = np.maximum(-self.minimum, 0.0)
+        if per_channel or len(depth) == 1 or not self.below.size:
+            return depth, self.below
+        return _pooled(depth, self.below)
+
+
+def _pooled(top: Array, counts: Array) -> tuple[Array, Array]:
+    """Histograms of channels, each over its own range, as one over the largest range."""
+    largest = top.max(keepdims=True)
+    # Each channel's bins go where their centres lie on the common scale.
+    centres = np.multiply.outer(top, np.arange(BINS) + 0.5)
+    target = np.clip(round_down(centres / max(largest[0], TINY)), 0, BINS - 1)
+    return largest, np.bincount(target.ravel(), counts.ravel(), minlength=BINS)[None, :]
+
+
+def _squared_errors(top: Array, counts: Array, largest: Array, limit: int) -> Array:
+    """(C, clips): squared error of rounding to multiples of CLIPS * largest up to limit of them.
+
+    top (C,): end of the bins counts (C, BINS); largest (C,). From zero up, each multiple k of a
+    step s that values are rounded to or beyond changes their squared error by
+    (k s - c)**2 - ((k - 1) s - c)**2 = (2 k - 1) s**2 - 2 s c: tails of the histogram are enough.
+    """
+    centres = (np.arange(BINS) + 0.5) / BINS
+    scale = np.where(top > 0, top, 1.0)
+    ratio = largest / scale  # the step in units of the bins' range
+    if np.ptp(ratio) <= ALIKE * ratio[0]:  # where all is positive: the same bins for all channels
+        ratio = ratio[:1]
+    steps = np.multiply.outer(ratio, CLIPS)
+    number, weight = (_tails(counts * values) for values in (1, centres))
+    rows = np.arange(len(counts))[:, None]
+    error = np.repeat((counts @ centres**2)[:, None], len(CLIPS), axis=1)
+    for k in range(1, limit + 1):
+        reached = steps * (k - 0.5)
+        first = -round_down(0.5 - np.minimum(reached, 1.0) * BINS)  # bins whose centre is no less
+        error += (2 * k - 1) * steps**2 * number[rows, first] - 2 * steps * weight[rows, first]
+        if reached.min() > 1.0:
+            break
+    return np.asarray(error * (scale**2)[:, None])
+
+
+def _tails(values: Array) -> Array:
+    """(C, BINS + 1): sums from each bin to the last, and nothing."""
+    sums = np.zeros((len(values), values.shape[1] + 1))
+    sums[:, :-1] = np.cumsum(values[:, ::-1], axis=1)[:, ::-1]
+    return sums
 
 
 @final
@@ -130,13 +185,17 @@ def calibrate(
     graph: PopulationGraph,
     images: FloatArray,
     *,
-    reference: torch.nn.Module | None = None,
+    reference: Callable[[Tensor], Any] | None = None,
+    compared: int | None = None,
+    returned: Sequence[Output] = (),
     progress: Progress | None = None,
 ) -> Ranges:
     """Run `graph` over images (N, ...) twice: for the extremes, then for the distribution.
 
-    reference: the user's network (from `frontend.evaluation_copy`); its outputs must agree with
-    the graph's within CAPTURE_TOLERANCE, else CaptureError: nothing that capture missed survives.
+    reference: the user's network (`frontend.Network.run`); its outputs must agree with the graph's
+    within CAPTURE_TOLERANCE, else CaptureError: nothing that capture missed survives; compared:
+    on so many images, None for all, where the reference is slow.
+    returned: how it makes them of the graph's readouts; empty: it returns them as they are.
     Raises InputError where activity is not finite. progress counts images, each of them twice.
     """
     check_images(images, "calibration set")
@@ -150,23 +209,30 @@ def calibrate(
                 least, largest = _extremes(name, _by_channel(value))
                 low[name] = torch.minimum(low.get(name, least), least)
                 high[name] = torch.maximum(high.get(name, largest), largest)
-            if reference is not None:
-                _check_outputs(graph, activity, reference(batch))
+            left = len(batch) if compared is None else compared - (done - len(batch))
+            if reference is not None and left > 0:
+                readouts = {name: activity[name][:left] for name in graph.outputs}
+                outputs = returned or plain([tuple(r.shape[1:]) for r in readouts.values()])
+                _check_outputs(outputs, readouts, reference(batch[:left]))
             if progress is not None:
                 progress(done, 2 * len(images))
         counts: dict[str, Tensor] = {}
+        below: dict[str, Tensor] = {}
         for done, batch in _batches(images):
             for name, value in executor.run(batch).items():
-                found = _histogram(_by_channel(value), high[name])
-                counts[name] = counts[name].add_(found) if name in counts else found
+                rows = _by_channel(value)
+                _tally(counts, name, _histogram(rows, high[name]))
+                if (low[name] < 0).any():
+                    _tally(below, name, _histogram(-rows, -low[name]))
             if progress is not None:
                 progress(len(images) + done, 2 * len(images))
     ranges = {
         name: PopulationRange(
             frozen(low[name].numpy(), np.float64),
             frozen(high[name].numpy(), np.float64),
-            frozen(counts[name][:, 1:].numpy()),
-            frozen(counts[name][:, 0].numpy()),
+            _seen(counts[name][:, 1:]),
+            _seen(counts[name][:, 0]),
+            _seen(below.get(name, counts[name])[:, 1 if name in below else BINS + 1 :]),
         )
         for name in high
     }
@@ -198,25 +264,48 @@ def _extremes(name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
     return least, largest
 
 
+def _seen(counts: Tensor) -> Array:
+    """The counts, read-only where they are: tables of all channels are large."""
+    array = np.asarray(counts.numpy())
+    array.flags.writeable = False
+    return array
+
+
+def _tally(counts: dict[str, Tensor], name: str, found: Tensor) -> None:
+    """Add 32-bit counts; in 64 bits as soon as a sum might not fit."""
+    if name in counts:
+        have = counts[name]
+        if have.dtype == torch.int32 and int(have.max()) + int(found.max()) > _INT32:
+            have = have.long()
+        found = have.add_(found)
+    counts[name] = found
+
+
 def _histogram(rows: Tensor, maximum: Tensor) -> Tensor:
     """(C, 1 + BINS): how many values are not positive, then how many lie in each bin."""
     scale = BINS / maximum.clamp_min(TINY).unsqueeze(1)
     bins = (rows * scale).ceil_().clamp_(0, BINS).to(torch.int32)
     bins += (1 + BINS) * torch.arange(len(rows), dtype=torch.int32).unsqueeze(1)
     counts = torch.bincount(bins.flatten(), minlength=len(rows) * (1 + BINS))
-    return counts.reshape(len(rows), -1)
+    return counts.reshape(len(rows), -1).to(torch.int32)
 
 
 def _check_outputs(
-    graph: PopulationGraph, activity: Mapping[str, Tensor], expected: object
+    returned: Sequence[Output], readouts: Mapping[str, Tensor], expected: object
 ) -> None:
-    theirs = _tensors(expected)
-    sizes = [[activity[name].numel() for name in graph.outputs], [t.numel() for t in theirs]]
+    """Compare, behind the heads, every output with what the user's network returned."""
+    theirs, names = leaves(expected), list(readouts)
+    batch = len(readouts[names[0]])
+    sizes = [
+        [batch * math.prod(output.shape) for output in returned],
+        [int(tensor.numel()) for _, tensor in theirs],
+    ]
     if sizes[0] != sizes[1]:
         raise _captured_wrongly("outputs", f"{sizes[0]} values", f"{sizes[1]} values")
-    for name, wanted in zip(graph.outputs, theirs, strict=True):
-        scale = float(wanted.abs().max().clamp_min(1e-6))
-        error = float((activity[name].reshape(wanted.shape) - wanted).abs().max()) / scale
+    for output, (_, wanted) in zip(returned, theirs, strict=True):
+        name = names[output.readout]
+        expected_values = wanted.reshape(batch, *output.shape).numpy()
+        error = disagreement(output, readouts[name].numpy(), expected_values)
         if not error <= CAPTURE_TOLERANCE:
             allowed = f"{CAPTURE_TOLERANCE:g} (float32 rounding)"
             raise _captured_wrongly(name, f"a relative difference of {error:.2g}", allowed)
@@ -231,11 +320,3 @@ def _captured_wrongly(where: str, found: str, allowed: str) -> CaptureError:
         remedy="The forward does something that tracing did not see, such as a hook or a "
         "random call: please report it with the network.",
     )
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    """The tensors in a network's result, in the order in which capture names them."""
-    if isinstance(value, Tensor):
-        return [value]
-    items = value.values() if isinstance(value, dict) else value
-    return [tensor for item in items for tensor in _tensors(item)]

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from lapilli.compiler.calibrate import Progress
-from lapilli.compiler.execute import TorchMap, as_tensor
+from lapilli.compiler.execute import FloatExecutor, active, as_tensor
 from lapilli.compiler.linear import Array, along_channels, frozen
 from lapilli.compiler.numerics import FloatArray, round_down
 from lapilli.compiler.populations import PopulationGraph
-from lapilli.compiler.spiking import SpikingGraph, SpikingPopulation
+from lapilli.compiler.spiking import SpikingGraph, SpikingPopulation, pool
 
 Calibration = Literal["none", "bias", "least-squares"]
 CALIBRATIONS: tuple[Calibration, ...] = ("none", "bias", "least-squares")
@@ -45,7 +45,7 @@ def compensate(
     *,
     progress: Progress | None = None,
 ) -> SpikingGraph:
-    """`spiking`, converted from `graph`, with corrected biases and amplitudes.
+    """`spiking`, converted from `graph` with its biases, with corrected biases and amplitudes.
 
     calibration: one of CALIBRATIONS. images (N, ...): up to MAX_IMAGES of them are used, spread
     evenly. progress counts populations.
@@ -58,36 +58,55 @@ def compensate(
     waiting = {
         p.name: sum(c.source == p.name for c in graph.connections) for p in graph.populations
     }
-    result: list[SpikingPopulation] = []
+    corrected: dict[str, SpikingPopulation] = {}
+    executor = FloatExecutor(graph, _CPU)
     with torch.no_grad():
         for p, converted in zip(graph.populations, spiking.populations, strict=True):
             if p.role == "input":
-                result.append(converted)
+                corrected[p.name] = converted
                 theirs[p.name], ours[p.name] = x, _quantised_input(converted, x)
                 continue
-            wanted, found = (
-                as_tensor(bias, torch.float32, _CPU).expand(len(x), *p.shape).clone()
-                for bias in (p.bias, converted.bias)
-            )
+            wanted, found = executor.drive(p, theirs), executor.drive(p, ours)
+            theirs[p.name] = active(p, wanted)
+            if p.role == "max":  # of what was corrected already
+                source = graph.into(p.name)[0].source
+                s, ours[p.name] = pool(p.name, p.shape, corrected[source]), found
+            else:
+                s, ours[p.name] = _corrected(
+                    spiking, converted, wanted, found, theirs[p.name], calibration
+                )
             for c in graph.into(p.name):
-                apply = TorchMap(c.map, torch.float32, _CPU)
-                wanted += apply(theirs[c.source]).reshape(wanted.shape)
-                found += apply(ours[c.source]).reshape(wanted.shape)
                 waiting[c.source] -= 1
                 if not waiting[c.source]:
                     del theirs[c.source], ours[c.source]
-            shift = along_channels(_mean_error(wanted, found), p.shape)
-            s = replace(converted, bias=frozen(converted.bias + shift))
-            if p.role != "readout":
-                found += as_tensor(shift, torch.float32, _CPU)
-                activity, counts = wanted.clamp_min(0), _counts(spiking, s, found)
-                if calibration == "least-squares":
-                    s = _with_amplitude(s, counts, activity)
-                theirs[p.name], ours[p.name] = activity, counts * _wide(s, s.count_scale)
-            result.append(s)
+            corrected[p.name] = s
             if progress is not None:
-                progress(len(result), len(graph.populations))
-    return replace(spiking, populations=tuple(result))
+                progress(len(corrected), len(graph.populations))
+    return replace(spiking, populations=tuple(corrected.values()))
+
+
+def _corrected(
+    spiking: SpikingGraph,
+    s: SpikingPopulation,
+    wanted: Tensor,
+    found: Tensor,
+    activity: Tensor,
+    calibration: str,
+) -> tuple[SpikingPopulation, Tensor]:
+    """s with its bias and amplitude, and the activity that its counts then stand for.
+
+    wanted, found: drives of the float and of the spiking network; activity: of the float one.
+    """
+    if s.model != "product":  # which has no bias
+        shift = along_channels(_mean_error(wanted, found), s.shape)
+        s = replace(s, bias=frozen(s.bias + shift))
+        found = found + as_tensor(shift, torch.float32, _CPU)
+    if s.model == "readout":
+        return s, found
+    counts = _counts(spiking, s, found)
+    if calibration == "least-squares":
+        s = _with_amplitude(s, counts, activity - _wide(s, s.offset))
+    return s, counts * _wide(s, s.count_scale) + _wide(s, s.offset)
 
 
 def _chosen(images: FloatArray, largest: int) -> Tensor:
@@ -111,9 +130,15 @@ def _mean_error(wanted: Tensor, found: Tensor) -> Array:
 
 
 def _counts(graph: SpikingGraph, s: SpikingPopulation, drive: Tensor) -> Tensor:
-    """Spikes of a whole window whose drive is `drive`, as the ideal neuron counts them."""
-    step = _wide(s, s.threshold) / (graph.steps if graph.hold else 1)
-    return torch.floor(drive / step + s.initial).clamp(0, graph.levels)
+    """The count of a whole window whose drive is `drive`, as the ideal neuron counts."""
+    if s.rungs is None:
+        step = _wide(s, s.threshold) / (graph.steps if graph.hold else 1)
+        counts = torch.floor((drive - _wide(s, s.offset)) / step + s.initial)
+        return counts.clamp(s.low, s.high)
+    counts = _wide(s, s.rungs.start).expand(drive.shape).clone()
+    for at, rise in zip(s.rungs.at, s.rungs.rises, strict=True):
+        counts += (drive >= _wide(s, at)) * _wide(s, rise)
+    return counts
 
 
 def _with_amplitude(s: SpikingPopulation, counts: Tensor, activity: Tensor) -> SpikingPopulation:

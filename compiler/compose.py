@@ -13,10 +13,12 @@ from typing import final
 import numpy as np
 
 from lapilli.compiler.conv_algebra import conv_product, conv_sum, transposed_product
+from lapilli.compiler.conv_borders import bordered_product
 from lapilli.compiler.errors import UnsupportedOperatorError
 from lapilli.compiler.linear import (
     Array,
     Conv,
+    ConvTransposed,
     Dense,
     Diagonal,
     LinearMap,
@@ -49,16 +51,31 @@ def compose(outer: LinearMap, inner: LinearMap) -> LinearMap:
         if isinstance(inner, Diagonal):
             full = np.broadcast_to(outer.weight, outer.in_shape).reshape(inner.in_shape)
             return Diagonal(frozen(full * inner.weight), inner.in_shape, inner.in_shape)
-    merged: LinearMap | None
-    if isinstance(outer, Conv) and isinstance(inner, Conv):
-        merged = conv_product(outer, inner)
-    else:
-        merged = transposed_product(outer, inner)
+    merged = _merged(outer, inner)
     if merged is not None:
         return merged
     if isinstance(outer, Dense) or isinstance(inner, Dense):
         return _dense_product(outer, inner)
     return _sparse_product(outer, inner)
+
+
+def products(outer: LinearMap, inner: LinearMap) -> tuple[LinearMap, ...]:
+    """Maps whose sum is x -> outer(inner(x)): one, or a convolution and what its border lacks.
+
+    Raises UnsupportedOperatorError as `compose` does.
+    """
+    if isinstance(outer, Conv) and _merged(outer, inner) is None:
+        found = bordered_product(outer, inner, MAX_SPARSE_SYNAPSES)
+        if found is not None:
+            return found
+    return (compose(outer, inner),)
+
+
+def _merged(outer: LinearMap, inner: LinearMap) -> LinearMap | None:
+    """One (transposed) convolution for both, where there is one."""
+    if isinstance(outer, Conv) and isinstance(inner, Conv):
+        return conv_product(outer, inner)
+    return transposed_product(outer, inner)
 
 
 def add(left: LinearMap, right: LinearMap) -> LinearMap:
@@ -112,9 +129,14 @@ def _sparse_product(outer: LinearMap, inner: LinearMap) -> Sparse:
 
 
 def _check_size(first: LinearMap, second: LinearMap, synapses: int) -> None:
+    check_size(f"{first.pretty()} with {second.pretty()} of {second.in_shape}", synapses)
+
+
+def check_size(where: str, synapses: int) -> None:
+    """Raise UnsupportedOperatorError for a matrix of more than MAX_SPARSE_SYNAPSES."""
     if synapses > MAX_SPARSE_SYNAPSES:
         raise UnsupportedOperatorError(
-            f"{first.pretty()} with {second.pretty()} of {second.in_shape}",
+            where,
             "two linear operators without a compact common form become one matrix",
             found=f"up to {synapses:,} synapses",
             allowed=f"{MAX_SPARSE_SYNAPSES:,}",
@@ -141,22 +163,30 @@ def _as_conv(linear: LinearMap) -> Conv | None:
 class Affine:
     """A tensor of the network as sum over terms of map(population) + bias.
 
-    terms: (population name, map with out_size == size of shape), each population at most once;
-    bias broadcasts to shape.
+    terms: (population name, map with out_size == size of shape), several of one population where
+    their sum would lose its compact form; bias broadcasts to shape.
     """
 
     shape: Shape
     terms: tuple[tuple[str, LinearMap], ...]
     bias: Array
 
-    def through(self, outer: LinearMap) -> Affine:
-        """The form after a linear map; what no longer depends on a population loses its term.
+    def through(self, *outer: LinearMap) -> Affine:
+        """The form after the sum of some linear maps of one size.
 
-        One term remains, as every population has a drive.
+        What no longer depends on a population loses its term. One term remains, as every
+        population has a drive.
         """
-        terms = tuple((name, compose(outer, inner)) for name, inner in self.terms)
-        read = tuple(term for term in terms if term[1].weight.any())
-        return Affine(outer.out_shape, read or terms[:1], self._bias_through(outer))
+        terms = [
+            (name, linear)
+            for name, inner in self.terms
+            for o in outer
+            for linear in products(o, inner)
+        ]
+        read = [term for term in terms if term[1].weight.any()]
+        shape = outer[0].out_shape
+        bias = compact(sum((self._bias_through(o) for o in outer), np.zeros(())), shape)
+        return Affine(shape, _gathered(read or terms[:1]), bias)
 
     def _bias_through(self, outer: LinearMap) -> Array:
         if not self.bias.any():
@@ -165,11 +195,9 @@ class Affine:
         return compact(outer.apply(full)[0], outer.out_shape)
 
     def plus(self, other: Affine) -> Affine:
-        """The sum of two forms of equal shape; a population that both read keeps one map."""
-        terms = dict(self.terms)
-        for name, linear in other.terms:
-            terms[name] = add(terms[name], linear) if name in terms else linear
-        return Affine(self.shape, tuple(terms.items()), self.bias).shifted(other.bias)
+        """The sum of two forms of equal shape."""
+        terms = _gathered([*self.terms, *other.terms])
+        return Affine(self.shape, terms, self.bias).shifted(other.bias)
 
     def shifted(self, bias: Array) -> Affine:
         """The form with `bias` (broadcasts to shape) added."""
@@ -181,6 +209,28 @@ class Affine:
         full = np.broadcast_to(self.bias, self.shape).reshape(shape)
         terms = tuple((name, _writing(linear, shape)) for name, linear in self.terms)
         return Affine(shape, terms, compact(full, shape))
+
+
+def _gathered(terms: list[tuple[str, LinearMap]]) -> tuple[tuple[str, LinearMap], ...]:
+    """The terms with those of one population added up, unless a compact form would be lost."""
+    result: list[tuple[str, LinearMap]] = []
+    for name, linear in terms:
+        for place, (other, held) in enumerate(result):
+            if name == other and (total := _compact_sum(held, linear)) is not None:
+                result[place] = name, total
+                break
+        else:
+            result.append((name, linear))
+    return tuple(result)
+
+
+def _compact_sum(left: LinearMap, right: LinearMap) -> LinearMap | None:
+    """Their sum, or None where that would make a matrix of a convolution."""
+    kinds = [type(linear) for linear in (left, right)]
+    if Dense in kinds or not {Conv, ConvTransposed} & set(kinds):
+        return add(left, right)
+    a, b = _as_conv(left), _as_conv(right)
+    return None if a is None or b is None else conv_sum(a, b)
 
 
 def compact(values: Array, shape: Shape) -> Array:

@@ -27,6 +27,14 @@ def conv_product(outer: Conv, inner: Conv) -> Conv | None:
     return merged if _reads_input(merged) else None
 
 
+def merged_anyway(outer: Conv, inner: Conv | ConvTransposed) -> Conv | ConvTransposed | None:
+    """One convolution for both that is right wherever the outer one reads no padding."""
+    if isinstance(inner, Conv):
+        merged = _merged(outer, inner)
+        return merged if _reads_input(merged) else None
+    return _moved(outer, inner) if outer.stride == (1, 1) else None
+
+
 def conv_sum(left: Conv, right: Conv) -> Conv | None:
     """The convolution x -> left(x) + right(x), or None if that is not one convolution."""
     if (left.in_shape, left.out_shape) != (right.in_shape, right.out_shape):
@@ -48,11 +56,26 @@ def transposed_product(outer: LinearMap, inner: LinearMap) -> ConvTransposed | N
         return _moved(outer, inner) if _keeps_stamps(outer, inner) else None
     if isinstance(outer, ConvTransposed) and isinstance(inner, Conv) and _pointwise(inner):
         whole = inner.padding == (0, 0) and inner.in_shape[1:] == inner.out_shape[1:]
-        if not whole or (outer.groups, inner.groups) != (1, 1):
-            return None
-        weight = np.einsum("moij,mc->coij", outer.weight, inner.weight[:, :, 0, 0])
-        return replace(outer, weight=frozen(weight), in_shape=inner.in_shape)
+        return _mixed_before(outer, inner) if whole else None
     return None
+
+
+def _mixed_before(outer: ConvTransposed, inner: Conv) -> ConvTransposed:
+    """The transposed convolution of channels that `inner`, 1x1, mixes."""
+    groups = math.gcd(outer.groups, inner.groups)
+    mixer = _grouped(inner, groups)[..., 0, 0]
+    if outer.groups == outer.in_shape[0] == outer.out_shape[0]:  # no sum over channels between
+        stamps = outer.weight.reshape(groups, -1, *outer.kernel)
+        weight = np.einsum("goij,goc->gcoij", stamps, mixer)
+    else:
+        stamps = _grouped(outer.mirrored(), groups)
+        weight = np.einsum("gmoij,gmc->gcoij", stamps, mixer, optimize=True)
+    return replace(
+        outer,
+        weight=frozen(weight.reshape(-1, *weight.shape[2:])),
+        in_shape=inner.in_shape,
+        groups=groups,
+    )
 
 
 def _pointwise(conv: Conv) -> bool:

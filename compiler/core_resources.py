@@ -225,7 +225,10 @@ def usage(netlist: Netlist, p: Population, start: int, stop: int, profile: Profi
         neuron_groups=1,
         synapse_words=words,
         longest_list=longest,
-        pool_words=words + axons + (stop - start) * (neuron_words.value if neuron_words else 0),
+        pool_words=words
+        + axons
+        + (stop - start) * (neuron_words.value if neuron_words else 0)
+        + _ladder_words(p, thresholds),
         synapse_formats=len(drives),
         input_axons=axons,
         threshold_profiles=thresholds,
@@ -246,22 +249,38 @@ def neuron_values(values: Array, shape: Shape, own: int = 0) -> Array:
 
 
 def _thresholds(p: Population, start: int, stop: int) -> int:
-    """Different thresholds, or ladders of them, among neurons."""
-    name = "threshold" if hasattr(p.neuron, "threshold") else "thresholds"
-    values: Array | None = getattr(p.neuron, name, None)
-    if values is None:
+    """Different thresholds, or ladders of them with their rises, among neurons."""
+    names = p.neuron.LEADING or ("threshold",)
+    values = [getattr(p.neuron, name) for name in names if hasattr(p.neuron, name)]
+    if not values:
         return 0
-    own = own_axes(p.neuron, name)
-    behind = values.shape[own:]
-    if math.prod(behind) == 1:
+    own = own_axes(p.neuron, names[0])
+    if all(math.prod(x.shape[own:]) == 1 for x in values):
         return 1
-    if len(behind) == len(p.shape) and math.prod(behind[1:]) == 1:  # per channel
+    return int(np.unique(_profiles(p, values, own, start, stop), axis=-1).shape[-1])
+
+
+def _profiles(p: Population, values: list[Array], own: int, start: int, stop: int) -> Array:
+    """(..., neurons), or one per channel where neurons of a channel are alike."""
+    shapes = [(1,) * (len(p.shape) + own - x.ndim) + x.shape[own:] for x in values]
+    if all(math.prod(shape[1:]) == 1 for shape in shapes):
         plane = p.size // p.shape[0]
-        channels = values.reshape(*values.shape[:own], -1)
-        here = channels[..., start // plane : -(-stop // plane)]
+        shape, first, last = p.shape[:1], start // plane, -(-stop // plane)
+        values = [x.reshape(*x.shape[:own], -1) for x in values]
     else:
-        here = neuron_values(values, p.shape, own)[..., start:stop]
-    return int(np.unique(here, axis=-1).shape[-1])
+        shape, first, last = p.shape, start, stop
+    here = [neuron_values(x, shape, own)[..., first:last] for x in values]
+    return np.concatenate([x.reshape(-1, x.shape[-1]) for x in here])
+
+
+def _ladder_words(p: Population, thresholds: int) -> int:
+    """Words of memory that the rungs of the different ladders take.
+
+    Assumed: a rung, a threshold of 24 bits and its rise, takes a word of a core's pool, once for
+    all neurons of the core that share the ladder. No public figure says what a program's tables
+    take.
+    """
+    return thresholds * max((len(getattr(p.neuron, name)) for name in p.neuron.LEADING), default=0)
 
 
 def _row_words(c: Connection, length: int, profile: Profile) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import final
@@ -21,7 +22,10 @@ from lapilli.compiler.linear import (
     LinearMap,
     Sparse,
 )
-from lapilli.compiler.populations import PopulationGraph
+from lapilli.compiler.populations import Population, PopulationGraph
+
+GATHERED = 2**18
+"""Synapses whose inputs are gathered at a time."""
 
 
 @contextmanager
@@ -140,27 +144,93 @@ _APPLY: dict[type[LinearMap], Callable[..., _Apply]] = {
 
 
 @final
+class TorchMax:
+    """The largest input over the non-zero synapses of each output, whatever their weights.
+
+    Inputs beyond a border do not take part; `empty` is the value of an output without synapses.
+    """
+
+    def __init__(self, linear: LinearMap, device: torch.device, empty: float = -math.inf):
+        self._map = linear
+        self._apply = _pooling(linear) or _gathering(linear, device)
+        self._empty = empty
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, *in_shape) -> (N, *out_shape), in the floating-point dtype of x."""
+        x = x.reshape(len(x), *self._map.in_shape)
+        result = self._apply(x).reshape(len(x), *self._map.out_shape)
+        if self._empty == -math.inf:
+            return result
+        return torch.where(result == -math.inf, self._empty, result)
+
+
+def _pooling(linear: LinearMap) -> _Apply | None:
+    """Torch's own pooling, for what it is: channel by channel, no tap missing, nothing cut off."""
+    if not isinstance(linear, Conv) or not (linear.weight != 0).all():
+        return None
+    (top, bottom), (left, right) = linear.margins()
+    by_channel = linear.groups == linear.in_shape[0] == linear.out_shape[0]
+    if not by_channel or min(top, bottom, left, right) < 0:
+        return None
+    pool = partial(
+        F.max_pool2d, kernel_size=linear.kernel, stride=linear.stride, dilation=linear.dilation
+    )
+    margins = (left, right, top, bottom)
+    return lambda x: pool(F.pad(x, margins, value=-math.inf))
+
+
+def _gathering(linear: LinearMap, device: torch.device) -> _Apply:
+    matrix = linear.to_sparse().copy()  # its arrays may be the map's own
+    matrix.eliminate_zeros()
+    rows = np.repeat(np.arange(linear.out_size), np.diff(matrix.indptr))
+    index = torch.tensor(rows, dtype=torch.int64, device=device)
+    columns = torch.tensor(matrix.indices, dtype=torch.int64, device=device)
+
+    def largest(x: Tensor) -> Tensor:
+        # Output by output in parts, so that what is gathered stays small.
+        flat, result = x.flatten(1), x.new_full((len(x), linear.out_size), -math.inf)
+        for start in range(0, len(columns), GATHERED):
+            part = slice(start, start + GATHERED)
+            targets = index[part].expand(len(x), -1)
+            result.scatter_reduce_(1, targets, flat[:, columns[part]], "amax")
+        return result
+
+    return largest
+
+
+@final
 class FloatExecutor:
     """Runs a PopulationGraph in float32: what the legalised network computes before conversion."""
 
     def __init__(self, graph: PopulationGraph, device: torch.device):
         self._graph = graph
-        self._maps = {id(c): TorchMap(c.map, torch.float32, device) for c in graph.connections}
+        pools = {p.name for p in graph.populations if p.role == "max"}
+        self._maps = {
+            id(c): TorchMax(c.map, device)
+            if c.target in pools
+            else TorchMap(c.map, torch.float32, device)
+            for c in graph.connections
+        }
         self._bias = {p.name: as_tensor(p.bias, torch.float32, device) for p in graph.populations}
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
         """Activity of every population, (N, *shape)."""
         activity: dict[str, Tensor] = {}
         for p in self._graph.populations:
-            if p.role == "input":
-                activity[p.name] = x
-                continue
-            drive = sum(
-                (
-                    self._maps[id(c)](activity[c.source]).reshape(len(x), *p.shape)
-                    for c in self._graph.into(p.name)
-                ),
-                self._bias[p.name],
-            )
-            activity[p.name] = drive.clamp_min(0) if p.role == "relu" else drive
+            activity[p.name] = x if p.role == "input" else active(p, self.drive(p, activity))
         return activity
+
+    def drive(self, p: Population, activity: Mapping[str, Tensor]) -> Tensor:
+        """What one population makes its activity of, from the activity of those it reads."""
+        read = [
+            self._maps[id(c)](activity[c.source]).reshape(-1, *p.shape)
+            for c in self._graph.into(p.name)
+        ]
+        if p.role == "max":
+            return read[0]
+        return read[0] * read[1] if p.role == "product" else sum(read, self._bias[p.name])
+
+
+def active(p: Population, drive: Tensor) -> Tensor:
+    """Activity at a drive (N, *shape)."""
+    return drive if p.activation is None else p.activation(drive)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from lapilli.compiler.errors import CaptureError
+from lapilli.compiler.outputs import Output, flaw
 
 Shape = tuple[int, ...]
 
@@ -29,6 +30,11 @@ class Node:
     shape: Shape
     where: str = field(default="", repr=False)
 
+    @property
+    def kind(self) -> str:
+        """What people call the operator."""
+        return type(self).__name__
+
 
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -39,10 +45,14 @@ class Input(Node):
 @final
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Operators in topological order, and the names of those that leave the network."""
+    """Operators in topological order, and the names of those that leave the network, once each.
+
+    returned: what the network returns, made of these outputs; Output.readout is an index into them.
+    """
 
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
+    returned: tuple[Output, ...] = ()
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -74,11 +84,25 @@ class Graph:
                 allowed="at least one known node",
                 remedy="Return a tensor that the network computed.",
             )
+        shapes = {node.name: node.shape for node in self.nodes}
+        wrong = flaw(self.returned, [shapes[name] for name in self.outputs])
+        if self.returned and wrong is not None:
+            rule, found, allowed = wrong
+            raise CaptureError(
+                "outputs",
+                rule,
+                found=found,
+                allowed=allowed,
+                remedy="This is a fault of Lapilli's frontend: please report it.",
+            )
 
     def pretty(self) -> str:
         """One line per operator: name, kind, operands, shape."""
         lines = [
-            f"{node.name} = {type(node).__name__}({', '.join(node.inputs)}) {list(node.shape)}"
+            f"{node.name} = {node.kind}({', '.join(node.inputs)}) {list(node.shape)}"
             for node in self.nodes
         ]
-        return "\n".join([*lines, f"return {', '.join(self.outputs)}"])
+        heads = [
+            f"{self.outputs[o.readout]}.{o.head}" for o in self.returned if o.head.kind != "none"
+        ]
+        return "\n".join([*lines, f"return {', '.join((*self.outputs, *heads))}"])

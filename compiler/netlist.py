@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
 
 from lapilli.compiler.errors import NetlistError
-from lapilli.compiler.linear import Array, LinearMap, Shape, per_channel
-from lapilli.compiler.neurons import STATE_BITS, Interval, NeuronModel, Readout, Source
+from lapilli.compiler.linear import Array, LinearMap, Shape, frozen, per_channel
+from lapilli.compiler.neurons import (
+    STATE_BITS,
+    Interval,
+    NeuronModel,
+    OrGate,
+    Readout,
+    SignedIF,
+    Source,
+)
 from lapilli.compiler.numerics import signed_range
 from lapilli.compiler.schedule import schedule
 from lapilli.hardware_profiles import Profile
+
+FOREVER = 2**40
+"""More steps than any window has."""
 
 
 @final
@@ -28,7 +39,9 @@ class Population:
 
     state_scale: value of one unit of v in the network's own units; count_scale: value of one
     spike (per unit of payload); both broadcast to shape. A readout's output is v * state_scale.
-    state_low, state_high: the proven reach of v.
+    state_low, state_high: the proven reach of v, and of what a neuron computes on the way.
+    count_offset: the activity that count 0 stands for, broadcasts to shape: value = count *
+    count_scale + count_offset, where negative numbers cannot be sent.
     """
 
     name: str
@@ -38,6 +51,7 @@ class Population:
     count_scale: Array
     state_low: int
     state_high: int
+    count_offset: Array = field(default_factory=lambda: frozen(0.0))
 
     @property
     def size(self) -> int:
@@ -104,15 +118,41 @@ class Netlist:
 
     @property
     def settles(self) -> bool:
-        """Is what every neuron sends in a window a function of its whole input?
+        """Is the count of every neuron's window proven to be a function of its whole input?
 
-        Then the quantised ANN computes the same counts.
+        Then the quantised ANN computes the same counts. Neurons that take spikes back need time to
+        get there (`SignedIF.settled`).
         """
+        last: dict[str, int] = {}
+        for p in self.populations:
+            arriving = max((last.get(c.source, self.steps) for c in self.into(p.name)), default=0)
+            if not p.neuron.settled(arriving, self.steps):
+                return False
+            last[p.name] = p.neuron.last_sent(arriving, self.steps)
+        return self._undisturbed
+
+    @property
+    def settling(self) -> bool:
+        """Would it settle (`settles`), were the window long enough?
+
+        Whether this one is, for an image, its run shows: the network falls silent.
+        """
+        return self._undisturbed and all(
+            p.neuron.SETTLES or p.neuron.settled(-FOREVER, self.steps) for p in self.populations
+        )
+
+    @property
+    def _undisturbed(self) -> bool:
         return (
-            all(p.neuron.SETTLES for p in self.populations)
+            all(_arrives_sorted(self, c) for c in self.connections)
             and not any(c.recurrent or c.synaptic_delay for c in self.connections)
             and self.source.timing in ("first", "changes")
         )
+
+    @property
+    def settled_at_once(self) -> bool:
+        """Does it settle without any spike but those that are needed to say the counts?"""
+        return self.settles and not any(isinstance(p.neuron, SignedIF) for p in self.populations)
 
     @property
     def has_quantised_ann(self) -> bool:
@@ -123,7 +163,7 @@ class Netlist:
     @property
     def one_pass(self) -> bool:
         """Can counts and events be had at once, without stepping through the window?"""
-        return self.settles and (self.source.timing == "first" or self.steps == 1)
+        return self.settled_at_once and (self.source.timing == "first" or self.steps == 1)
 
     @property
     def outputs(self) -> tuple[Population, ...]:
@@ -198,6 +238,19 @@ def connection_bounds(c: Connection, source: tuple[int, int], shape: Shape) -> I
     low, high = source
     bounds = (up * low + down * high, up * high + down * low)
     return Interval(*(_fit(b << c.exponent, c.map.out_shape, shape) for b in bounds))
+
+
+def _arrives_sorted(netlist: Netlist, c: Connection) -> bool:
+    """Is an OR over this connection and others the longest of their spike trains?
+
+    So it is for trains in which all ones come first, from neurons that settle, over weights that
+    are not negative. An input's spikes come in any order.
+    """
+    if not isinstance(netlist[c.target].neuron, OrGate):
+        return True
+    sender = netlist[c.source].neuron
+    ones = sender.payload() == (0, 1) and not isinstance(sender, Source)
+    return ones and not (c.map.weight < 0).any()
 
 
 def _fit(values: Array, map_shape: Shape, shape: Shape) -> Array:
@@ -334,6 +387,15 @@ def _verify_limits(p: Population, profile: Profile) -> None:
             f"[{low}, {high}]",
             f"Compile for {profile.name}.",
         )
+    if p.neuron.PROGRAM and not profile.features.programmable_neurons.value:
+        raise _refuse(
+            where,
+            f"{profile.name} has fixed neurons",
+            f"{p.neuron.PROGRAM}",
+            "neurons that add up, compare with one threshold and reset",
+            "Compile for a chip whose neurons are programs, such as loihi2; on others, activations "
+            "are clipped lines such as ReLU, and max pools are exact in unary coding.",
+        )
     payload = p.neuron.payload()
     graded = not isinstance(p.neuron, Source) and (payload[0] < 0 or payload[1] > 1)
     if graded and not profile.features.graded_spikes.value:
@@ -359,20 +421,28 @@ def _verify_limits(p: Population, profile: Profile) -> None:
 
 
 def _verify_sharing(p: Population, profile: Profile) -> None:
-    single = getattr(p.neuron, "threshold", None)
-    thresholds = getattr(p.neuron, "thresholds", None if single is None else single[np.newaxis])
     sharing = profile.features.threshold_sharing.value
-    if thresholds is None or sharing == "neuron":
+    names = [n for n in p.neuron.LEADING or ("threshold",) if hasattr(p.neuron, n)]
+    if not names or sharing == "neuron":
         return
-    channels = [per_channel(np.asarray(rung), p.shape) for rung in thresholds]
-    if any(c is None or (sharing == "population" and c.ndim) for c in channels):
+    values = [np.asarray(getattr(p.neuron, name)) for name in names]
+    rungs = [rung for value in values for rung in (value if p.neuron.LEADING else value[None])]
+    if not all(_is_shared(rung, p.shape, sharing) for rung in rungs):
         raise _refuse(
             p.name,
             f"{profile.name} shares one threshold per {sharing}",
-            f"{len(np.unique(thresholds[0]))} thresholds of shape {thresholds[0].shape}",
+            f"{len(np.unique(rungs[0]))} thresholds of shape {rungs[0].shape}",
             "1" if sharing == "population" else f"{p.shape[0]}, one per channel",
             f"Compile for {profile.name}: the scales are then folded into the weights.",
         )
+
+
+def _is_shared(values: Array, shape: Shape, sharing: str) -> bool:
+    if values.shape == (*shape[:1], *(1,) * (len(shape) - 1)):  # no need to look at every neuron
+        channels: Array | None = values
+    else:
+        channels = values if values.size == 1 else per_channel(values, shape)
+    return channels is not None and (sharing == "channel" or not np.ptp(channels))
 
 
 def _verify_synapses(c: Connection, profile: Profile) -> None:

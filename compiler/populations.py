@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import TYPE_CHECKING, Literal, final
 
 from lapilli.compiler.errors import CaptureError
 from lapilli.compiler.linear import Array, LinearMap, Shape
 
-Role = Literal["input", "relu", "readout"]
-"""What a population computes from its drive: nothing (input), max(drive, 0), or the drive."""
+if TYPE_CHECKING:
+    from lapilli.compiler.activations import Activation
+
+Role = Literal["input", "activation", "max", "product", "readout"]
+"""What a population computes: nothing (input), a function of its drive, the largest of what its
+connection reads, the product of what its two connections deliver, or the drive itself (readout).
+"""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Population:
-    """N units with one activation.
+    """N units of one role.
 
-    shape: channels first, at least one axis; bias broadcasts to it; where: place in the user's
-    code.
+    shape: channels first, at least one axis; bias broadcasts to it (of activations and readouts);
+    where: place in the user's code; activation: of that role alone.
     """
 
     name: str
@@ -27,12 +32,17 @@ class Population:
     role: Role
     bias: Array
     where: str = ""
+    activation: Activation | None = None
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Connection:
-    """target's drive += map(source's activity); the map's shapes are views of both shapes."""
+    """target's drive += map(source's activity); the map's shapes are views of both shapes.
+
+    Into a "max", the map's weights are 0 and 1, and what it reads is compared instead of added up;
+    into a "product" there are two, whose results are multiplied.
+    """
 
     source: str
     target: str
@@ -46,6 +56,9 @@ class PopulationGraph:
 
     populations: tuple[Population, ...]
     connections: tuple[Connection, ...]
+
+    def __getitem__(self, name: str) -> Population:
+        return next(p for p in self.populations if p.name == name)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -70,7 +83,9 @@ class PopulationGraph:
                 and c.map.out_size == math.prod(p.shape)
                 for c in drives
             )
-            if p.name in shapes or not fits or (p.role == "input") == bool(drives):
+            fits &= len(drives) in _DRIVES.get(p.role, range(1, len(drives) + 1))
+            fits &= (p.role == "activation") == (p.activation is not None)
+            if p.name in shapes or not fits:
                 raise CaptureError(
                     p.name,
                     "each population has its own name and is driven by earlier ones through maps "
@@ -95,6 +110,11 @@ class PopulationGraph:
         lines = []
         for p in self.populations:
             bias = "" if not p.bias.any() else f" + bias{list(p.bias.shape)}"
-            lines.append(f"{p.name}: {p.role} {list(p.shape)}{bias}")
+            role = p.role if p.activation is None else p.activation.name
+            lines.append(f"{p.name}: {role} {list(p.shape)}{bias}")
             lines += [f"    {c.map.pretty()} <- {c.source}" for c in self.into(p.name)]
         return "\n".join(lines)
+
+
+_DRIVES = {"input": (0,), "max": (1,), "product": (2,)}
+"""How many connections a role takes, where not any number from one."""

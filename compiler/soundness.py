@@ -67,7 +67,7 @@ def _check_population(p: Population, where: str) -> None:
         raise refuse(f"{where}/name", "is a name", ascii(p.name), "printable, not empty")
     where = f"{where} ({p.name})"
     _check_shape(p.shape, f"{where}/shape")
-    for name in ("state_scale", "count_scale"):
+    for name in ("state_scale", "count_scale", "count_offset"):
         _broadcasts(getattr(p, name), p.shape, f"{where}/{name}")
     for field in fields(p.neuron):
         value = getattr(p.neuron, field.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, final
 
 import numpy as np
@@ -11,7 +11,36 @@ from lapilli.compiler.errors import NetlistError
 from lapilli.compiler.linear import Array, LinearMap, Shape, frozen
 from lapilli.compiler.neurons import Timing
 
-Model = Literal["source", "soft_reset_if", "hard_reset_if", "window", "sigma_delta", "readout"]
+Model = Literal[
+    "source",
+    "soft_reset_if",
+    "hard_reset_if",
+    "signed_if",
+    "multi_threshold",
+    "window",
+    "sigma_delta",
+    "ladder",
+    "max",
+    "product",
+    "readout",
+]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Rungs:
+    """A staircase of any form: the count at membrane v is start + sum of rises over v >= at.
+
+    at, rises: (K,) or (K, C), in the network's own units; infinite where a channel has fewer;
+    start: () or (C,), the count below all of them.
+    """
+
+    at: Array
+    rises: Array
+    start: Array
+
+
+_NOTHING = frozen(0.0)
 
 
 @final
@@ -21,7 +50,13 @@ class SpikingPopulation:
 
     threshold: membrane that earns one spike; initial: fraction of it that v starts a window with;
     amplitude: value that one spike (per unit of payload) adds to what it reaches; bias broadcasts
-    to shape; low, high: range of a source's payload; count_scale: activity per spike of a window.
+    to shape; low, high: range of the count, or of a source's payload; count_scale: activity per
+    count of a window; offset: activity of the count 0, which what it reaches gets in any case (per
+    step where biases count per step); rungs: of a ladder alone.
+
+    A window neuron counts floor((v - offset) / threshold + initial), within low .. high; a ladder
+    as its rungs say; "max" the largest count that its connection reads; "product" as a window
+    does, v being the product of the two activities that its connections read.
     """
 
     name: str
@@ -34,6 +69,8 @@ class SpikingPopulation:
     bias: Array
     low: int = 0
     high: int = 0
+    offset: Array = field(default_factory=lambda: _NOTHING)
+    rungs: Rungs | None = None
 
 
 @final
@@ -49,18 +86,23 @@ class SpikingConnection:
 @final
 @dataclass(frozen=True, eq=False)
 class SpikingGraph:
-    """steps: length of one image's window; levels: most spikes of a window neuron.
+    """steps: length of one image's window; levels: how many counts above its lowest a neuron has.
 
-    sending: how window neurons send; timing: when the input is sent. Where it is held, in every
-    step (rate coding), a bias counts in every step, too, instead of once per window.
+    sending: how window neurons send; "signed": a spike of -1 takes one of +1 back. timing: when
+    the input is sent. Where it is held, in every step (rate coding), a bias counts in every step,
+    too, instead of once per window. decay: 4096ths that a multi-threshold membrane loses per step.
+    mixing (T, T): the network is to be unrolled in time (`passes.unroll_time`) into T steps, with
+    mixing[t, j] the share of what is sent in step j that arrives in step t.
     """
 
     populations: tuple[SpikingPopulation, ...]
     connections: tuple[SpikingConnection, ...]
     steps: int
     levels: int
-    sending: Literal["graded", "unary"]
+    sending: Literal["graded", "unary", "changes", "signed"]
     timing: Timing
+    decay: int = 0
+    mixing: Array | None = None
 
     @property
     def hold(self) -> bool:
@@ -71,6 +113,14 @@ class SpikingGraph:
         """The connections into one population."""
         return tuple(c for c in self.connections if c.target == target)
 
+    def lowest(self, p: SpikingPopulation) -> int:
+        """What is sent for p's lowest count: it itself, or 0 where spikes say no negative numbers.
+
+        Counts are then raised by -p.low, and the activity that this adds is taken off again by
+        `quantise`.
+        """
+        return 0 if self.sending == "unary" and p.model != "source" else p.low
+
     def verify(self) -> None:
         """Raise NetlistError unless every number is finite, and scales and thresholds positive."""
         for p in self.populations:
@@ -79,6 +129,15 @@ class SpikingGraph:
                 values = getattr(p, name)
                 _check(where, f"every {name} is positive", values, values > 0, "> 0")
             _check(where, "every bias is a number", p.bias, True, "finite")
+            _check(where, "every offset is a number", p.offset, True, "finite")
+            if p.model != "readout" and p.low >= p.high:
+                raise NetlistError(
+                    where,
+                    "a neuron has more than one count",
+                    found=f"{p.low}..{p.high}",
+                    allowed="low < high",
+                    remedy="This is a fault of Lapilli's conversion: please report it.",
+                )
         for c in self.connections:
             where = f"{c.source} -> {c.target}"
             _check(where, "every weight is a number", c.map.weight, True, "finite")
@@ -94,6 +153,13 @@ def _check(where: str, rule: str, values: Array, good: Array | bool, allowed: st
             allowed=allowed,
             remedy="Normalise the network's weights: numbers this large or small are lost.",
         )
+
+
+def pool(name: str, shape: Shape, source: SpikingPopulation) -> SpikingPopulation:
+    """A max pool counts as its source does; its membrane holds nothing but counts."""
+    return replace(
+        source, name=name, shape=shape, model="max", bias=_NOTHING, initial=0.0, rungs=None
+    )
 
 
 def readout(name: str, shape: Shape, bias: Array) -> SpikingPopulation:

@@ -2,8 +2,9 @@
 
 A record is a tree of named values and knows nothing of files; `artifact` puts it into HDF5. Reading
 a record trusts nothing: names, types, sizes and ranges are checked against the fields, and what is
-wrong is named. Array fields that end in `_scale` hold positive, finite float64, all others signed
-integers. A class that is one of several is stored under its name.
+wrong is named. Array fields that end in `_scale` hold positive, finite float64, those that end in
+`_offset` finite float64, all others signed integers. A class that is one of several is stored under
+its name.
 """
 
 from __future__ import annotations
@@ -212,16 +213,19 @@ def _literal(arguments: tuple[Any, ...], value: Value, where: str, name: str) ->
 
 
 def _array(arguments: tuple[Any, ...], value: Value, where: str, name: str) -> Array:
-    scale = name.endswith("_scale")
+    scale, real = name.endswith("_scale"), name.endswith(("_scale", "_offset"))
     if not isinstance(value, np.ndarray):
         raise refuse(where, "is an array", _kind(value), "an array")
-    if value.dtype.kind != ("f" if scale else "i"):
-        allowed = "float64" if scale else "signed integers"
+    if value.dtype.kind != ("f" if real else "i"):
+        allowed = "float64" if real else "signed integers"
         raise refuse(where, "has the right number type", value.dtype, allowed)
     if scale and not (np.isfinite(value) & (value > 0)).all():
         bad = value[~(np.isfinite(value) & (value > 0))].flat[0]
         raise refuse(where, "scales are positive and finite", bad, "> 0 and finite")
-    return frozen(value, np.float64) if scale else frozen(value)
+    if real and not np.isfinite(value).all():
+        bad = value[~np.isfinite(value)].flat[0]
+        raise refuse(where, "offsets are finite", bad, "finite")
+    return frozen(value, np.float64) if real else frozen(value)
 
 
 def _tuple(arguments: tuple[Any, ...], value: Value, where: str, name: str) -> tuple[Any, ...]:

@@ -115,6 +115,7 @@ Count = Quantity[int]
 class Features:
     """What a network may use on the device.
 
+    programmable_neurons: are neurons programs that compare, shift and multiply as they like?
     threshold_sharing is the finest granularity at which thresholds may differ;
     threshold_division what a neuron that counts thresholds in its membrane can divide by;
     soft_reset how a neuron subtracts its threshold: from its membrane, or "kept apart" in a second
@@ -124,6 +125,7 @@ class Features:
     """
 
     graded_spikes: Quantity[bool]
+    programmable_neurons: Quantity[bool]
     threshold_sharing: Quantity[Sharing]
     threshold_division: Quantity[Division]
     soft_reset: Quantity[SoftReset]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lapilli import methods as methods
     from lapilli.compiler import Observe
     from lapilli.compiler.artifact import Artifact
+    from lapilli.compiler.frontend import Network
     from lapilli.compiler.mapping import Placement
     from lapilli.hardware_profiles import Profile
     from lapilli.runtime.early_stop import EarlyStop as EarlyStop
@@ -64,7 +65,7 @@ def _profile(profile: str | Path | Profile) -> Profile:
 
 
 def compile(
-    model: torch.nn.Module | str | Path,
+    model: torch.nn.Module | torch.export.ExportedProgram | Network | str | Path,
     *,
     calibration: Images | None = None,
     method: object = None,
@@ -79,16 +80,20 @@ def compile(
 
     calibration: images (N, ...) as the model takes them; method: for example
     lapilli.methods.Parallel(levels=8); calibrate: "none", "bias" or "least-squares".
-    model may also be the path of a file of another tool (`lapilli.importers`), with options of its
-    own and neither calibration nor method: lapilli.compile("net.net", steps=64).
+    model may also be an exported program, or the path of a .pt2 or .onnx file; or that of a file of
+    another tool (`lapilli.importers`), with options of its own and neither calibration nor method:
+    lapilli.compile("net.net", steps=64).
     """
     if isinstance(model, (str, Path)):
+        from lapilli.compiler.frontend import FILES, network_file
         from lapilli.importers import read
 
-        return read(model, _profile(profile), options)
+        if Path(model).suffix.lower() not in FILES:
+            return read(model, _profile(profile), options)
+        model = network_file(Path(model))
     if calibration is None or method is None or options:
         wrong = ", ".join(options) or "no calibration or no method"
-        raise TypeError(f"a torch.nn.Module is compiled with calibration and method; found {wrong}")
+        raise TypeError(f"a network is compiled with calibration and method; found {wrong}")
     from lapilli.compiler import compile_model
 
     return compile_model(
@@ -120,8 +125,13 @@ def run(
     progress: Callable[[int, int], None] | None = None,
     timeout_s: float | None = None,
     stop: EarlyStop | None = None,
+    readout: str | None = None,
+    seed: int = 0,
 ) -> Trace:
     """Execute a compiled network on images (N, ...); see `lapilli.runtime.run`.
+
+    readout: None for what the network itself returns, or "logits", "softmax", "argmax",
+    "poisson-softmax" (drawn from seed); see `lapilli.runtime.readout`.
 
     processes: with backend "lava", "lapilli" for ours or "stock" for those that Lava ships with.
     """
@@ -136,6 +146,8 @@ def run(
         progress=progress,
         timeout_s=timeout_s,
         stop=stop,
+        readout=readout,
+        seed=seed,
     )
 
 

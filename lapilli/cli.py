@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lapilli import terminal
+from lapilli import cli_outputs, terminal
 from lapilli.cli_export import export
 from lapilli.failures import exit_code_of
 
@@ -125,13 +125,6 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str) -> 
         raise click.BadParameter(f"{value!r} is not a list like 0.485,0.456,0.406") from None
 
 
-def _in_folder(context: click.Context, parameter: click.Parameter, path: Path) -> Path:
-    # Writing checks this too, but compiling a large network for nothing takes minutes.
-    if not path.parent.is_dir():
-        raise click.BadParameter(f"there is no folder {str(path.parent)!r}")
-    return path
-
-
 class _CompileCommand(click.Command):
     """Adds --method and the methods' own options, which are known once they are imported."""
 
@@ -185,7 +178,7 @@ class _CompileCommand(click.Command):
     "--output",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    callback=_in_folder,
+    callback=cli_outputs.in_folder,
     help="the model file",
 )
 @_common
@@ -263,6 +256,7 @@ def _import(
 @click.option("--backend", default="reference", show_default=True, help="reference or lava")
 @_processes()
 @_stop()
+@cli_outputs.options
 @_limit(None)
 @_timeout()
 @_common
@@ -273,11 +267,16 @@ def run(
     processes: str,
     stop_margin: float | None,
     stop_after: int | None,
+    readout: str | None,
+    seed: int,
+    score: str | None,
+    save_outputs: Path | None,
+    save_pictures: Path | None,
     limit: int | None,
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Run a model file on images: accuracy, agreement, spikes, synaptic operations."""
+    """Run a model file on images: outputs, accuracy, agreement, spikes, synaptic operations."""
     import lapilli
     from lapilli import render, reports
     from lapilli.runtime import backends_with
@@ -292,14 +291,26 @@ def run(
         evaluation = reports.evaluate(
             artifact,
             dataset.images,
+            labels=dataset.labels,
+            score=score,
             backend=backend,
             timeout_s=timeout_s,
             stop=stop,
+            readout=readout,
+            seed=seed,
             progress=bar(f"running on {backend}"),
         )
+    if save_outputs is not None:
+        cli_outputs.save(save_outputs, evaluation.outputs)
+    if save_pictures is not None:
+        from lapilli import pictures
+
+        outputs = reports.as_read(artifact, readout)
+        for path in pictures.save(save_pictures, outputs, evaluation.outputs):
+            terminal.say(f"wrote {path}")
     report = {
         "artifact": reports.identity(artifact, model_file),
-        **reports.run_report(evaluation, dataset, backend),
+        **reports.run_report(evaluation, dataset, backend, artifact.outputs, readout),
     }
     _show(report, as_json, render.run)
 

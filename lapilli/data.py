@@ -36,8 +36,9 @@ _ARRAYS = ("images", "spikes", "labels")
 class Dataset:
     """Images with their labels, if they have any.
 
-    images: float32 (N, C, H, W) in [0, 1] (npz: any shape and range); labels: int64 (N,); names: of
-    the classes, by label; split: "train", "test", or "all" where a source has no split.
+    images: float32 (N, C, H, W) in [0, 1] (npz: any shape and range); labels: int64 (N,), or
+    (N, H, W) of pixels; names: of the classes, by label; split: "train", "test", or "all" where a
+    source has no split.
     """
 
     images: npt.NDArray[np.float32]
@@ -181,16 +182,20 @@ def _spikes(place: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Raw:
 def _labelled(place: str, images: npt.NDArray[Any], labels: npt.NDArray[Any] | None) -> Raw:
     if labels is None:
         return Raw(images, None, (), "all")
+    n = len(images)
     known = labels.dtype.kind in "iu" and labels.size and labels.min() >= 0
-    if labels.shape != (len(images),) or not known or labels.max() >= MAX_CLASSES:
+    fits = labels.shape[:1] == (n,) and labels.ndim in (1, 3)
+    if not fits or not known or labels.max() >= MAX_CLASSES:
         raise InputError(
             f"{place}: labels",
-            "labels holds one class number per image",
+            "labels holds one class number per image, or per pixel",
             found=f"{labels.dtype} of shape {labels.shape}",
-            allowed=f"integers 0..{MAX_CLASSES - 1} of shape ({len(images)},)",
+            allowed=f"integers 0..{MAX_CLASSES - 1} of shape ({n},) or ({n}, height, width)",
             remedy="Save integers, or leave labels out.",
         )
-    return Raw(images, labels, tuple(str(k) for k in range(int(labels.max()) + 1)), "all")
+    # Pixels may be of no class (scores.VOID), so that maps do not tell how many there are.
+    size = int(labels.max()) + 1 if labels.ndim == 1 else 0
+    return Raw(images, labels, tuple(str(k) for k in range(size)), "all")
 
 
 def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from lapilli.compiler.passes import METHODS as _METHODS
+from lapilli.compiler.passes.convert_fast_snn import FastSNN as FastSNN
+from lapilli.compiler.passes.convert_lm_ht import LMHT as LMHT
 from lapilli.compiler.passes.convert_parallel import Parallel as Parallel
 from lapilli.compiler.passes.convert_rate import Rate as Rate
 from lapilli.compiler.passes.convert_sigma_delta import SigmaDelta as SigmaDelta

@@ -23,9 +23,9 @@ from lapilli.importers import importer_of
 if TYPE_CHECKING:
     import torch
 
+    from lapilli.compiler.frontend import Network
+
 FORM = "package.module:callable"
-LATER = (".pt2", ".onnx", ".nir")
-"""Inputs that MODEL will also name, but that this version cannot read yet."""
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
 SHOWN = 5
 _FAULTS = (
@@ -35,23 +35,29 @@ _FAULTS = (
 """What torch.load raises on files that are no checkpoints; found by tests/test_models.py."""
 
 
-def load(spec: str, weights: Path | None = None) -> torch.nn.Module:
+def load(spec: str, weights: Path | None = None) -> torch.nn.Module | Network:
     """The network that `spec` names, in evaluation mode, with the weights of a file.
 
     The callable is called without arguments and returns a torch.nn.Module; a module that is
-    already there serves as well. The current folder can be imported from. Raises InputError.
+    already there serves as well. The current folder can be imported from. Or a .pt2 or .onnx file,
+    which brings its own weights, and of which nothing is executed but its operators. Raises
+    InputError.
     """
     import torch
 
+    from lapilli.compiler.frontend import FILES, network_file
+
     suffix = Path(spec).suffix
-    if suffix in LATER:
-        raise InputError(
-            f"model {spec}",
-            f"{suffix} files cannot be read by this version",
-            found=suffix,
-            allowed=f"{FORM}, with --weights for a checkpoint",
-            remedy="Name a function that builds the network in PyTorch.",
-        )
+    if suffix.lower() in FILES:
+        if weights is not None:
+            raise InputError(
+                f"model {spec}",
+                f"{suffix} files hold their own weights",
+                found=f"--weights {weights}",
+                allowed=f"{FORM} with --weights, or the file alone",
+                remedy="Leave --weights out.",
+            )
+        return network_file(Path(spec))
     if importer_of(spec) is not None:
         raise InputError(
             f"model {spec}",

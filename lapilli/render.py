@@ -71,9 +71,18 @@ def run(report: Report) -> Iterator[RenderableType]:
         ("measure", "value"),
         text=2,
     )
-    made.add_row("accuracy", percent(report["accuracy"]))
+    for output in report["outputs"]:
+        made.add_row(f"output {plain(output['name'])}", _output(output, report["readout"]))
+    scored, maps = report["scored"], report["segmentation"]
+    if maps is not None:
+        right = f"{100 * maps['fraction']:.2f} % ({maps['correct']:,} of {maps['pixels']:,})"
+        made.add_row("pixels of the right class", right)
+        made.add_row(f"mean IoU of {maps['classes']} classes", f"{100 * maps['mean_iou']:.2f} %")
+    else:
+        made.add_row("accuracy", percent(report["accuracy"]))
+    same = "class" if agreement["of"] == "classes" else "outputs"
     made.add_row(
-        f"same class as the {agreement['with']}",
+        f"same {same} as the {agreement['with']}",
         f"{agreement['equal']} of the first {agreement['images']}" if agreement["images"] else "-",
     )
     names = {
@@ -89,8 +98,17 @@ def run(report: Report) -> Iterator[RenderableType]:
         row = f"{stop['mean_steps']:.1f} ({stop['least_steps']} to {stop['most_steps']})"
         made.add_row("steps until the answer was clear, mean", row)
     yield made
+    if scored["reason"] is not None:
+        yield f"Nothing is compared with labels: {plain(scored['reason'])}."
     if events is None:
         yield f"The {report['backend']} backend does not count events; the reference engine does."
+
+
+def _output(output: Report, readout: str | None) -> str:
+    """21 x 64 x 64, softmax, 0.001 .. 0.92."""
+    head = f", {readout or output['head']}".removesuffix(", none")
+    shape = " x ".join(str(n) for n in output["shape"]) or "a number"
+    return f"{shape}{head}, {output['min']:.4g} .. {output['max']:.4g}"
 
 
 def verification(report: Report) -> Iterator[RenderableType]:
@@ -177,6 +195,12 @@ def inspection(report: Report) -> Iterator[RenderableType]:
 def _provenance(key: str, value: Any) -> str:
     if key == "ann_macs":
         return f"{sum(value.values()):,} in {len(value)} layers"
+    if key == "outputs":
+        return ", ".join(
+            f"{o['name']} {tuple(o['shape'])}"
+            + (f" {o['head']['kind']}" if o["head"]["kind"] != "none" else "")
+            for o in value
+        )
     if isinstance(value, dict):
         return ", ".join(f"{k}={v}" for k, v in value.items())
     return ", ".join(str(v) for v in value) if isinstance(value, tuple) else str(value)

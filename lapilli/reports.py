@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import numpy.typing as npt
 
 import lapilli
+from lapilli import scores
 from lapilli.compiler.linear import Sparse
 from lapilli.compiler.netlist import Netlist, Population
 from lapilli.compiler.neurons import STATE_BITS
+from lapilli.compiler.outputs import NO_HEAD, Output
 from lapilli.compiler.schedule import schedule
 from lapilli.data import Dataset
 from lapilli.runtime.metrics import PopulationEvents, totals
@@ -34,10 +36,12 @@ AGREEMENT_IMAGES = 100
 @final
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """One pass over a data set. predictions: int64 (N,), None where outputs are no class scores.
+    """One pass over a data set.
 
-    events: exact counts over all images, empty where the backend does not count; input_clipped:
-    input values out of range; agree: images of `compared` with the quantised ANN's prediction.
+    predictions: int64 (N,), or (N, H, W) of pixels; None where outputs are no class scores: scored
+    then has the reason. outputs: by name; events: exact counts over all images, empty where the
+    backend does not count; input_clipped: input values out of range; agree: images of `compared`
+    with the quantised ANN's prediction, or outputs where there are none.
     """
 
     predictions: npt.NDArray[np.int64] | None
@@ -47,21 +51,28 @@ class Evaluation:
     compared: int
     seconds: float
     stopped: npt.NDArray[np.int64] | None = None
+    outputs: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    scored: scores.Scored = scores.NOTHING
 
 
 def evaluate(
     artifact: Artifact,
     images: npt.NDArray[np.float32],
     *,
+    labels: npt.NDArray[np.int64] | None = None,
+    score: str | None = None,
     backend: str = "reference",
     timeout_s: float | None = None,
     stop: lapilli.EarlyStop | None = None,
+    readout: str | None = None,
+    seed: int = 0,
     agreement_images: int = AGREEMENT_IMAGES,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Run all images and keep what reports need.
 
-    agreement_images: how many of them the quantised ANN sees too.
+    labels, score: to find the output that gives classes, see `scores.choose`; agreement_images:
+    how many of them the quantised ANN sees too.
     """
     start = time.perf_counter()
     trace = lapilli.run(
@@ -73,33 +84,62 @@ def evaluate(
         progress=progress,
         timeout_s=timeout_s,
         stop=stop,
+        readout=readout,
+        seed=seed,
     )
     seconds = time.perf_counter() - start
-    every = predicted(trace.outputs)
+    returned = as_read(artifact, readout)
+    scored = scores.choose(returned, trace.named_outputs, labels, score)
     agree = compared = 0
-    if every is not None and agreement_images > 0 and artifact.netlist.has_quantised_ann:
+    if agreement_images > 0 and artifact.netlist.has_quantised_ann:
         compared = min(len(images), agreement_images)
-        quantised = predicted(lapilli.quantised_ann(artifact, images[:compared]).outputs)
-        agree = int(np.equal(every[:compared], np.asarray(quantised)).sum())
+        quantised = lapilli.run(
+            artifact,
+            images[:compared],
+            backend="quantised-ann",
+            readout="argmax" if readout == "poisson-softmax" else readout,
+        )
+        agree = _agree(returned, trace, quantised, scored)
     return Evaluation(
-        every, trace.events, trace.input_clipped, agree, compared, seconds, trace.stopped
+        scored.classes,
+        trace.events,
+        trace.input_clipped,
+        agree,
+        compared,
+        seconds,
+        trace.stopped,
+        trace.named_outputs,
+        scored,
     )
+
+
+def as_read(artifact: Artifact, readout: str | None) -> list[Output]:
+    """The outputs; read in another way than as the network returns them, without their heads."""
+    return [o if readout is None else replace(o, head=NO_HEAD) for o in artifact.outputs]
+
+
+def _agree(outputs: Sequence[Output], trace: Trace, quantised: Trace, scored: scores.Scored) -> int:
+    """Images for which the quantised ANN gives the same classes, else the very same readouts."""
+    images = next(iter(quantised.readouts.values()))
+    if scored.classes is not None:
+        values = quantised.named_outputs
+        theirs = scores.choose(outputs, values, scored.classes[: len(images)], scored.output)
+        pairs = [(scored.classes[: len(images)], np.asarray(theirs.classes))]
+    else:
+        pairs = [(v[: len(images)], quantised.readouts[n]) for n, v in trace.readouts.items()]
+    equal = np.ones(len(images), bool)
+    for ours, others in pairs:
+        equal &= (ours == others).reshape(len(images), -1).all(1)
+    return int(equal.sum())
 
 
 def predicted(outputs: Any) -> npt.NDArray[np.int64] | None:
     """The class with the highest score (N,), or None unless outputs are (N, classes)."""
-    scores = np.asarray(outputs) if not isinstance(outputs, list) else None
-    return None if scores is None or scores.ndim != 2 else scores.argmax(axis=1)
+    values = np.asarray(outputs) if not isinstance(outputs, list) else None
+    return None if values is None or values.ndim != 2 else scores.classes(values)
 
 
-def accuracy(
-    predictions: npt.NDArray[np.int64] | None, labels: npt.NDArray[np.int64] | None
-) -> Report | None:
-    """{"correct", "images", "fraction"}, or None where there are no labels or no class scores."""
-    if predictions is None or labels is None:
-        return None
-    correct = int((predictions == labels).sum())
-    return {"correct": correct, "images": len(labels), "fraction": correct / len(labels)}
+accuracy = scores.accuracy
 
 
 def identity(artifact: Artifact, path: object) -> Report:
@@ -112,15 +152,30 @@ def data_report(dataset: Dataset) -> Report:
     return {"source": dataset.source, "split": dataset.split, "images": len(dataset)}
 
 
-def run_report(evaluation: Evaluation, dataset: Dataset, backend: str) -> Report:
-    """Accuracy, agreement with the quantised ANN, and events per image where they are counted."""
+def run_report(
+    evaluation: Evaluation,
+    dataset: Dataset,
+    backend: str,
+    outputs: Sequence[Output] = (),
+    readout: str | None = None,
+) -> Report:
+    """Accuracy, agreement with the quantised ANN, events per image where they are counted."""
     per_image = asdict(totals(evaluation.events)) if evaluation.events else None
+    scored = evaluation.scored
     return {
         "backend": backend,
         "data": data_report(dataset),
-        "accuracy": accuracy(evaluation.predictions, dataset.labels),
+        "readout": readout,
+        "outputs": scores.summary(outputs, evaluation.outputs),
+        "scored": {
+            "output": scored.output,
+            "reason": None if dataset.labels is None else scored.reason,
+        },
+        "accuracy": scores.accuracy(evaluation.predictions, dataset.labels),
+        "segmentation": scores.segmentation(evaluation.predictions, dataset.labels),
         "agreement": {
             "with": "quantised ANN",
+            "of": "outputs" if scored.classes is None else "classes",
             "equal": evaluation.agree,
             "images": evaluation.compared,
         },

@@ -24,12 +24,16 @@ RANGE_SLACK = 1.25
 @final
 @dataclass(frozen=True)
 class Execution:
-    """How a backend executes: what it keeps, whom it tells, when it gives up, when images end."""
+    """How a backend executes: what it keeps, whom it tells, when it gives up, when images end.
+
+    only_readouts: nothing of other populations is needed; a backend may keep it all the same.
+    """
 
     record: Record = "counts"
     progress: Progress | None = None
     timeout_s: float | None = None
     stop: StopRule | None = None
+    only_readouts: bool = False
 
 
 STOCK = "lava-stock"
@@ -57,7 +61,14 @@ def backends_with(backends: Sequence[str], processes: str) -> tuple[str, ...]:
 def _reference(netlist: Netlist, inputs: Int64Array, how: Execution) -> Trace:
     from lapilli.runtime import reference
 
-    return reference.run(netlist, inputs, record=how.record, progress=how.progress, stop=how.stop)
+    return reference.run(
+        netlist,
+        inputs,
+        record=how.record,
+        progress=how.progress,
+        stop=how.stop,
+        only_readouts=how.only_readouts,
+    )
 
 
 def _lava(netlist: Netlist, inputs: Int64Array, how: Execution) -> Trace:
@@ -122,20 +133,30 @@ def run(
     progress: Progress | None = None,
     timeout_s: float | None = None,
     stop: EarlyStop | None = None,
+    readout: str | None = None,
+    seed: int = 0,
 ) -> Trace:
     """Execute a compiled network on images (N, ...) as the float network takes them.
 
-    stop: end each image once its answer is clear, see `early_stop`. Raises InputError for images of
-    the wrong shape or range and for networks that cannot stop early, BackendError where the backend
-    is missing, crashes or exceeds timeout_s (Lava only).
+    stop: end each image once its answer is clear, see `early_stop`. readout: None for what the
+    network returns, or one of `readout.READOUTS`; seed: of what is drawn at random there. Raises
+    InputError for images of the wrong shape or range, for networks that cannot stop early or be
+    read in this way, BackendError where the backend is missing, crashes or exceeds timeout_s (Lava
+    only).
     """
+    from lapilli.runtime import readout as reading
+
     _check_known("backend", backend, tuple(BACKENDS))
     _check_known("record", record, RECORDS)
+    reading.check(artifact.netlist, artifact.outputs, readout, backend)
     inputs, clipped = quantise_input(artifact.netlist, images)
     clear = None if stop is None else rule(artifact.netlist, stop)
-    how = Execution(record, progress, timeout_s, clear)
+    drawn = readout == reading.POISSON
+    kept: Record = "states" if drawn else record
+    how = Execution(kept, progress, timeout_s, clear, drawn and record == "outputs")
     trace = BACKENDS[backend](artifact.netlist, inputs, how)
-    return replace(trace, input_clipped=clipped)
+    trace = reading.apply(artifact.netlist, artifact.outputs, trace, readout, seed)
+    return replace(trace.recorded(record) if drawn else trace, input_clipped=clipped)
 
 
 def _check_known(option: str, value: str, known: tuple[str, ...]) -> None:

@@ -76,15 +76,18 @@ def leads(v: Array) -> Int64Array:
 def rule(netlist: Netlist, stop: EarlyStop) -> StopRule:
     """The rule in integers. Raises InputError where no image could stop early, or none alone."""
     outputs = netlist.outputs
-    if len(outputs) != 1 or outputs[0].size < 2 or outputs[0].state_scale.size != 1:
+    vector = outputs[0].size == outputs[0].shape[0] > 1  # a map has a class in every pixel
+    if len(outputs) != 1 or not vector or outputs[0].state_scale.size != 1:
         found = ", ".join(f"{p.name} {p.shape}" for p in outputs)
-        raise _refuse("outputs", "one readout compares its classes", found, "one, of two or more")
+        raise _refuse(
+            "outputs", "one readout compares its classes", found, "one vector, of two or more"
+        )
     plan = schedule(netlist.populations, netlist.connections, netlist.steps)
     late = any(p.neuron.emission_lag(netlist.steps) for p in netlist.populations)
     reasons = {
         "one step": netlist.steps == 1,
         "neurons that answer at the end of a window": late,
-        "an answer that does not change while the image stands still": netlist.settles,
+        "an answer that does not change while the image stands still": netlist.settled_at_once,
         "spikes that arrive after their window": plan.gap > 0,
     }
     reason = next((reason for reason, holds in reasons.items() if holds), None)

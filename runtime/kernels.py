@@ -16,7 +16,17 @@ import torch
 from torch import Tensor
 
 from lapilli.compiler.netlist import Population
-from lapilli.compiler.neurons import NeuronModel, Readout, SigmaDelta, SoftResetIF, Window
+from lapilli.compiler.neurons import (
+    MultiThreshold,
+    NeuronModel,
+    OrGate,
+    Readout,
+    SignedIF,
+    SoftResetIF,
+    Staircase,
+)
+from lapilli.compiler.neurons.multi_threshold import UNITY
+from lapilli.runtime.staircases import STAIRCASES, counts
 
 if TYPE_CHECKING:
     from lapilli.runtime.reference import Engine
@@ -27,8 +37,9 @@ if TYPE_CHECKING:
 class Activity:
     """Spikes of one population in one batch.
 
-    train (N, K, *shape): K = steps, or K = 1 for "first" (sent in the window's first step only)
-    and "held" (the same in every step); count (N, *shape): spikes summed over the window.
+    train (N, K, *shape): K = 1 for "first" (sent in the window's first step only) and "held" (the
+    same in every step); else as many steps as there is anything to send, often all; count (N,
+    *shape): spikes summed over the window.
     """
 
     train: Tensor
@@ -73,14 +84,33 @@ def changes(values: Tensor) -> Tensor:
     return torch.diff(values, dim=1, prepend=torch.zeros_like(values[:, :1]))
 
 
-def _sigma_delta(engine: Engine, p: Population, drives: list[Activity]) -> Activity:
-    assert isinstance(p.neuron, SigmaDelta)
-    parameters = engine.parameters[p.name]
-    v = _membranes(engine, p, drives, repeat_bias=False)
-    count = torch.floor_(v / parameters["threshold"]).clamp_(0, p.neuron.levels)
+def _staircase(engine: Engine, p: Population, drives: list[Activity]) -> Activity:
+    neuron, steps = p.neuron, engine.netlist.steps
+    assert isinstance(neuron, Staircase)
+    v = _membranes(engine, p, drives, engine.parameters[p.name]["beginning"])
+    at_the_end = neuron.coding() != "changes"
+    count = counts(p, engine.parameters[p.name], v[:, -1:] if at_the_end else v)
     if engine.one_pass:
         return Activity(count, "first", count[:, 0])
-    return Activity(changes(count), "train", count[:, -1])
+    if not at_the_end:
+        return Activity(changes(count), "train", count[:, -1])
+    if neuron.coding() == "graded" or steps == 1:
+        return Activity(count, "first", count[:, 0])
+    ranks = torch.arange(steps, device=v.device).reshape(-1, *(1,) * len(p.shape))
+    return Activity((count > ranks).to(v.dtype), "train", count[:, 0])  # first ones first
+
+
+def _or_gate(engine: Engine, p: Population, drives: list[Activity]) -> Activity:
+    if engine.one_pass:  # the longest of sorted trains; drives are maxima already
+        count = drives[0].count
+        for drive in drives[1:]:
+            count = torch.maximum(count, drive.count)
+        return Activity(count.unsqueeze(1), "first", count)
+    v = engine.over_time(p, drives)
+    if engine.record == "states":
+        engine.keep("states", p, v)
+    spikes = (v >= 1).to(v.dtype)
+    return Activity(spikes, "train", spikes.sum(1))
 
 
 def _soft_reset_if(engine: Engine, p: Population, drives: list[Activity]) -> Activity:
@@ -101,44 +131,93 @@ def _soft_reset_if(engine: Engine, p: Population, drives: list[Activity]) -> Act
     return Activity(drive, "train", drive.sum(1))
 
 
-def _window(engine: Engine, p: Population, drives: list[Activity]) -> Activity:
-    assert isinstance(p.neuron, Window)
-    v = _membranes(engine, p, drives, repeat_bias=False)[:, -1]
-    count = torch.floor_(v / engine.parameters[p.name]["threshold"]).clamp_(0, p.neuron.levels)
-    steps = engine.netlist.steps
-    if engine.one_pass or p.neuron.sending == "graded" or steps == 1:
-        return Activity(count.unsqueeze(1), "first", count)
-    ranks = torch.arange(steps, device=v.device).reshape(-1, *(1,) * len(p.shape))
-    train = (count.unsqueeze(1) > ranks).to(v.dtype)  # first ones first
-    return Activity(train, "train", count)
+def _signed_if(engine: Engine, p: Population, drives: list[Activity]) -> Activity:
+    """Steps until no drive and no spike is left: what follows is silence."""
+    parameters, steps, neuron = engine.parameters[p.name], engine.netlist.steps, p.neuron
+    assert isinstance(neuron, SignedIF)
+    threshold, current = parameters["threshold"], parameters["current"]
+    drive = _in_its_time(engine, p, drives)
+    v = (parameters["initial"] + parameters["bias"]).expand(drive[:, 0].shape).clone()
+    n = torch.zeros_like(v)
+    train, states = [], []
+    for tau in range(steps):
+        v += drive[:, tau] + current if tau < drive.shape[1] else current
+        spikes = ((v >= threshold) & (n < neuron.levels)).to(v.dtype)
+        spikes -= ((v < 0) & (n > 0)).to(v.dtype)
+        v -= threshold * spikes
+        n += spikes
+        train.append(spikes)
+        if engine.record == "states":
+            states.append(v.clone())
+        elif tau + 1 >= drive.shape[1] and not spikes.any() and not current.any():
+            break
+    if engine.record == "states":
+        engine.keep("states", p, torch.stack(states, 1))
+    return Activity(torch.stack(train, 1), "train", n)
+
+
+def _in_its_time(engine: Engine, p: Population, drives: list[Activity]) -> Tensor:
+    """The summed drive of the steps in which there is any, (N, K, *shape)."""
+    if any(drive.timing == "held" for drive in drives):
+        return engine.over_time(p, drives)
+    longest = max(drive.train.shape[1] for drive in drives)
+    first = drives[0].train
+    total = first.new_zeros((len(first), longest, *first.shape[2:]))
+    for drive in drives:
+        total[:, : drive.train.shape[1]] += drive.train
+    return total
+
+
+def _multi_threshold(engine: Engine, p: Population, drives: list[Activity]) -> Activity:
+    if engine.one_pass:
+        return stepped(engine, p, drives)
+    parameters, neuron = engine.parameters[p.name], p.neuron
+    assert isinstance(neuron, MultiThreshold)
+    drive = engine.over_time(p, drives).add_(parameters["bias"])
+    threshold = parameters["threshold"]
+    v = parameters["initial"].expand(drive[:, 0].shape).clone()
+    states = torch.empty_like(drive) if engine.record == "states" else None
+    for tau in range(engine.netlist.steps):
+        if neuron.decay:  # 24 bits times 12: exact in float64
+            v = (v.double() * (UNITY - neuron.decay) / UNITY).trunc_().to(v.dtype)
+        v = v + drive[:, tau]
+        spikes = torch.floor_(v / threshold).clamp_(0, neuron.levels)
+        v = v - threshold * spikes
+        if states is not None:
+            states[:, tau] = v
+        drive[:, tau] = spikes  # the drive of this step is not needed any more
+    if states is not None:
+        engine.keep("states", p, states)
+    return Activity(drive, "train", drive.sum(1))
 
 
 def _readout(engine: Engine, p: Population, drives: list[Activity]) -> Activity:
-    v = _membranes(engine, p, drives, repeat_bias=True)
+    parameters = engine.parameters[p.name]
+    v = _membranes(engine, p, drives, parameters["initial"], parameters["bias"])
     if engine.stop is None:
         engine.keep("readouts", p, v[:, -1])
     return Activity(v, "train", v[:, -1])
 
 
 def _membranes(
-    engine: Engine, p: Population, drives: list[Activity], *, repeat_bias: bool
+    engine: Engine,
+    p: Population,
+    drives: list[Activity],
+    start: Tensor,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """v after every step, (N, steps, *shape), or in one pass after the last, (N, 1, *shape).
 
-    Keeps v if asked for. A window's bias counts once, a readout's in every step.
+    Keeps v if asked for. start: v before a window; bias: what every step adds.
     """
-    parameters = engine.parameters[p.name]
-    start, bias = parameters["initial"], parameters["bias"]
     if engine.one_pass:
-        v = drives[0].count + (start + bias * (engine.netlist.steps if repeat_bias else 1))
+        v = drives[0].count + (start if bias is None else start + bias * engine.netlist.steps)
         for drive in drives[1:]:
             v += drive.count
         return v.unsqueeze(1)
     drive_per_step = engine.over_time(p, drives)
-    if repeat_bias:
+    if bias is not None:
         drive_per_step += bias
-    else:
-        start = start + bias
     states = drive_per_step.cumsum(1).add_(start)
     if engine.record == "states":
         engine.keep("states", p, states)
@@ -148,8 +227,10 @@ def _membranes(
 Kernel = Callable[["Engine", Population, list[Activity]], Activity]
 KERNELS: dict[type[NeuronModel], Kernel] = {
     SoftResetIF: _soft_reset_if,
-    Window: _window,
-    SigmaDelta: _sigma_delta,
+    SignedIF: _signed_if,
+    MultiThreshold: _multi_threshold,
+    OrGate: _or_gate,
     Readout: _readout,
+    **dict.fromkeys(STAIRCASES, _staircase),
 }
 """The batched form of the common models; tested equal to their `step`, as which others run."""

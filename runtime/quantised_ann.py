@@ -1,23 +1,26 @@
 """The quantised ANN that a netlist stands for: one pass of integer counts, in numpy.
 
-Every unit computes clip(floor((v0 + its whole input) / theta), 0, L), as if its input arrived
-evenly. For window neurons this is what the spiking network computes, unit for unit; for rate
-coding it is the limit that the spike trains approach. It shares no code with the engines.
+Every unit computes clip(floor((v0 + its whole input) / theta), 0, L), or what else its model makes
+of its whole input, as if that arrived evenly; units that pool take the maximum. For window neurons
+this is what the spiking network computes, unit for unit; for rate coding it is the limit that the
+spike trains approach. It shares no code with the engines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import final
 
 import numpy as np
 
-from lapilli.compiler.linear import Array
+from lapilli.compiler.linear import Array, LinearMap
 from lapilli.compiler.netlist import Netlist, Population
 from lapilli.compiler.numerics import Int64Array, shift_left
 from lapilli.runtime.trace import Progress, Trace, real_outputs
 
 BATCH = 16
+SYNAPSES = 2**20
+"""Synapses of a pool that are looked at together."""
 NAME = "quantised-ann"
 
 
@@ -32,7 +35,10 @@ def run(netlist: Netlist, inputs: Int64Array, *, progress: Progress | None = Non
         batch = inputs[start : start + BATCH]
         values: dict[str, Array] = {}
         for p in netlist.populations:
-            total = netlist.source.whole(batch) if p is netlist.input else drives.total(p, values)
+            if p is netlist.input:
+                total = netlist.source.whole(batch)
+            else:
+                total = (drives.largest if p.neuron.POOLS else drives.total)(p, values)
             values[p.name] = p.neuron.quantised(total, netlist.steps)
         parts.append(values)
         if progress is not None:
@@ -42,11 +48,28 @@ def run(netlist: Netlist, inputs: Int64Array, *, progress: Progress | None = Non
     return Trace(NAME, real_outputs(netlist, readouts), whole, readouts)
 
 
+def _maxima(linear: LinearMap, counts: Array) -> Iterator[tuple[Int64Array, Array]]:
+    """Outputs that have synapses, some at a time, and their largest inputs (N, that many)."""
+    matrix = linear.to_sparse().copy()  # its arrays may be the map's own
+    matrix.eliminate_zeros()
+    ends = matrix.indptr.astype(np.int64)
+    rows = np.flatnonzero(np.diff(ends))
+    first = 0
+    while first < len(rows):
+        begin = ends[rows[first]]
+        last = max(int(np.searchsorted(ends[rows + 1], begin + SYNAPSES, "right")), first + 1)
+        part = rows[first:last]
+        inputs = counts[:, matrix.indices[begin : ends[part[-1] + 1]]]
+        yield part, np.maximum.reduceat(inputs, ends[part] - begin, axis=1)
+        first = last
+
+
 @final
 class Drives:
     """The linear half of a netlist: what whole windows of spikes add up to."""
 
     def __init__(self, netlist: Netlist):
+        self._netlist = netlist
         self._into: dict[str, list[tuple[str, Callable[[Array], Array], int]]] = {
             p.name: [
                 # Sums of integers: exact in float64 far beyond the 24 bits of a state.
@@ -55,6 +78,18 @@ class Drives:
             ]
             for p in netlist.populations
         }
+
+    def largest(self, p: Population, counts: Mapping[str, Array]) -> Int64Array:
+        """The largest count that reaches p over synapses that are not zero, or 0, (N, *shape)."""
+        images = len(next(iter(counts.values())))
+        result: Int64Array = np.zeros((images, p.size), np.int64)
+        reached = np.zeros(p.size, bool)
+        for c in self._netlist.into(p.name):
+            for rows, found in _maxima(c.map, counts[c.source].reshape(images, -1)):
+                best = np.where(reached[rows], np.maximum(result[:, rows], found), found)
+                result[:, rows] = best
+                reached[rows] = True
+        return result.reshape(images, *p.shape)
 
     def total(self, p: Population, counts: Mapping[str, Array]) -> Int64Array:
         """Drive of p summed over a window, (N, *shape), for the counts of the populations."""

@@ -16,14 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lapilli.compiler.execute import TorchMap, as_tensor, exact_arithmetic
+from lapilli.compiler.execute import TorchMap, TorchMax, exact_arithmetic
 from lapilli.compiler.linear import Array
 from lapilli.compiler.netlist import Connection, Netlist, Population
-from lapilli.compiler.neurons import NeuronModel, Readout, Source
+from lapilli.compiler.neurons import NeuronModel, Readout, SignedIF, Source
 from lapilli.compiler.numerics import FLOAT32_EXACT, Int64Array
 from lapilli.runtime.early_stop import StopRule
 from lapilli.runtime.kernels import KERNELS, Activity, changes, stepped
 from lapilli.runtime.metrics import PopulationEvents
+from lapilli.runtime.staircases import parameters
 from lapilli.runtime.trace import Progress, Record, Trace, real_outputs
 
 IMAGES_PER_BATCH = 64
@@ -38,14 +39,16 @@ def run(
     record: Record = "counts",
     progress: Progress | None = None,
     stop: StopRule | None = None,
+    only_readouts: bool = False,
     device: str = "cpu",
 ) -> Trace:
     """Execute a netlist on integer inputs and count every event.
 
     inputs: (N, *input shape), or (N, steps, *input shape) where each step has an input of its own.
-    stop: counts only what each image needed, see `early_stop`.
+    stop: counts only what each image needed, see `early_stop`; only_readouts: keep nothing of other
+    populations, whatever record says.
     """
-    engine = Engine(netlist, len(inputs), record, stop, torch.device(device))
+    engine = Engine(netlist, len(inputs), record, stop, torch.device(device), only_readouts)
     with exact_arithmetic():
         for start in range(0, len(inputs), engine.batch):
             engine.run(inputs[start : start + engine.batch])
@@ -65,27 +68,31 @@ class Engine:
         record: Record,
         stop: StopRule | None,
         device: torch.device,
+        only_readouts: bool = False,
     ):
         self.netlist, self.record, self.device = netlist, record, device
         self.stop, self.stopped = stop, np.full(images, netlist.steps)
         self.one_pass = record in ("outputs", "counts") and netlist.one_pass
-        self.batch = IMAGES_PER_BATCH if self.one_pass else max(1, STEPS_PER_BATCH // netlist.steps)
+        self.batch = IMAGES_PER_BATCH
+        if not self.one_pass:
+            self.batch = max(1, STEPS_PER_BATCH // _busy_steps(netlist))
         self.dtype = {p.name: _dtype(netlist, p) for p in netlist.populations}
         self.maps = {id(c): self._map(c) for c in netlist.connections}
         self.parameters = {
-            p.name: {
-                key: as_tensor(value, self.dtype[p.name], device)
-                for key, value in vars(p.neuron).items()
-                if isinstance(value, np.ndarray)
-            }
-            for p in netlist.populations
+            p.name: parameters(p, self.dtype[p.name], device) for p in netlist.populations
         }
         self.sent = {p.name: np.zeros(p.size, np.int64) for p in netlist.populations}
         self.done = 0
+        takes_back = any(isinstance(p.neuron, SignedIF) for p in netlist.populations)
+        waits = takes_back and netlist.settling
+        self.silent = np.zeros(images, np.int64) if waits else None
         self.images = images
         self.kept: dict[tuple[str, str], Array] = {}
+        self.only_readouts = only_readouts
 
-    def _map(self, c: Connection) -> TorchMap:
+    def _map(self, c: Connection) -> TorchMap | TorchMax:
+        if self.one_pass and self.netlist[c.target].neuron.POOLS:
+            return TorchMax(c.map, self.device, empty=0)
         shifted = c.map.with_weight(c.map.weight.astype(np.float64) * 2.0**c.exponent)
         return TorchMap(shifted, self.dtype[c.target], self.device)
 
@@ -130,10 +137,11 @@ class Engine:
 
     def whole(self, p: Population, activity: Activity) -> Tensor:
         """The spikes of every step, (N, steps, *shape)."""
-        if activity.timing == "train":
+        known = activity.train.shape[1]
+        if known == self.netlist.steps:
             return activity.train
         train = activity.train.new_zeros((len(activity.train), self.netlist.steps, *p.shape))
-        train[:, : None if activity.timing == "held" else 1] = activity.train
+        train[:, : None if activity.timing == "held" else known] = activity.train
         return train
 
     def _source(self, source: Source, x: Tensor) -> Activity:
@@ -177,14 +185,16 @@ class Engine:
         shape = (len(drives[0].train), steps, *p.shape)
         total = torch.zeros(shape, dtype=self.dtype[p.name], device=self.device)
         for drive in drives:
-            if drive.timing == "first":
-                total[:, :1] += drive.train
+            if drive.timing == "held":
+                total += drive.train  # broadcasts over the steps
             else:
-                total += drive.train  # "held" broadcasts over the steps
+                total[:, : drive.train.shape[1]] += drive.train
         return total
 
     def keep(self, kind: str, p: Population, values: Tensor) -> None:
         """Store one batch of counts, spikes, states or readouts as integers."""
+        if self.only_readouts and not isinstance(p.neuron, Readout):
+            return
         if (kind, p.name) not in self.kept:
             shape = (self.images, *values.shape[1:])
             self.kept[kind, p.name] = np.empty(shape, _stored(kind, p, self.netlist.steps))
@@ -197,6 +207,9 @@ class Engine:
             self.keep("counts", p, activity.count)
         if self.record in ("spikes", "states"):
             self.keep("spikes", p, self.whole(p, activity))
+        if self.silent is not None:
+            batch = slice(self.done, self.done + len(activity.train))
+            self.silent[batch] = np.maximum(self.silent[batch], _last_spike(activity.train))
         self.sent[p.name] += _messages(p.neuron, activity, self.netlist.steps)
 
     def trace(self) -> Trace:
@@ -214,6 +227,7 @@ class Engine:
             kept["states"],
             self._events(),
             stopped=stopped,
+            silent=self.silent,
         )
 
     def _events(self) -> dict[str, PopulationEvents]:
@@ -256,6 +270,13 @@ def _stored(kind: str, p: Population, steps: int) -> type[np.signedinteger[Any]]
     return np.int16 if max(-bounds[0], bounds[1]) < 2**15 else np.int32
 
 
+def _busy_steps(netlist: Netlist) -> int:
+    """About how many steps of a window have spikes: signed ones settle long before they must."""
+    levels = [p.neuron.levels for p in netlist.populations if isinstance(p.neuron, SignedIF)]
+    settling = netlist.source.timing == "first" and levels
+    return min(netlist.steps, max(levels) + len(netlist.populations) if settling else netlist.steps)
+
+
 def _dtype(netlist: Netlist, p: Population) -> torch.dtype:
     """float32 where the proven bounds make it exact, else float64."""
     step, total = netlist.drive_bounds(p.name)
@@ -266,6 +287,13 @@ def _dtype(netlist: Netlist, p: Population) -> torch.dtype:
     bounds = [*step, *total, *parameters, np.array([p.state_low, p.state_high, *sent])]
     largest = max(int(np.abs(bound).max()) for bound in bounds)
     return torch.float32 if largest <= FLOAT32_EXACT else torch.float64
+
+
+def _last_spike(train: Tensor) -> Array:
+    """Steps of each image up to its last spike, (N,), for a train (N, K, *shape)."""
+    steps = torch.arange(1, train.shape[1] + 1, device=train.device)
+    last: Array = (train.flatten(2).any(2) * steps).amax(1).cpu().numpy()
+    return last
 
 
 def _messages(neuron: NeuronModel, activity: Activity, steps: int) -> Array:

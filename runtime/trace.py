@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, final, get_args
 
 import numpy as np
@@ -31,7 +31,10 @@ class Trace:
     population's `Schedule.first`, those of its spikes at its `Schedule.sends`; events: exact
     operation counts, empty where the backend does not count; input_clipped: input values that were
     out of range and saturated; stopped: (N,) steps after which each image ended, if early stopping
-    was asked for: everything above is then of these steps, and zero beyond.
+    was asked for: everything above is then of these steps, and zero beyond; silent: (N,) steps
+    after which no population sent anything any more, for networks that have to fall silent
+    (`Netlist.settling`), on the reference engine; names: of the outputs,
+    in their order, empty where a netlist was executed of which nobody knows them.
     """
 
     backend: str
@@ -43,12 +46,39 @@ class Trace:
     events: Mapping[str, PopulationEvents] = field(default_factory=dict)
     input_clipped: int = 0
     stopped: Array | None = None
+    silent: Array | None = None
+    names: tuple[str, ...] = ()
+
+    def recorded(self, record: Record) -> Trace:
+        """The trace as `record` would have left it, if it kept more than that."""
+        kept = RECORDS.index(record)
+        return replace(
+            self,
+            counts=self.counts if kept >= RECORDS.index("counts") else {},
+            spikes=self.spikes if kept >= RECORDS.index("spikes") else {},
+            states=self.states if kept >= RECORDS.index("states") else {},
+        )
+
+    @property
+    def named_outputs(self) -> dict[str, Array]:
+        """The outputs by name: dict keys and tuple positions of what the network returns."""
+        values = self.outputs if isinstance(self.outputs, list) else [self.outputs]
+        names = self.names or tuple(str(i) for i in range(len(values)))
+        return dict(zip(names, values, strict=True))
 
 
 def real_outputs(
     netlist: Netlist, readouts: Mapping[str, Array], stopped: Array | None = None
 ) -> Array | list[Array]:
-    """The readouts in the network's own units, float64; a list where there are several.
+    """The readouts as `real_values` has them; a list where there are several."""
+    values = real_values(netlist, readouts, stopped)
+    return values[0] if len(values) == 1 else values
+
+
+def real_values(
+    netlist: Netlist, readouts: Mapping[str, Array], stopped: Array | None = None
+) -> list[Array]:
+    """The readouts in the network's own units, float64, (N, *shape) each.
 
     stopped: steps (N,) after which each image ended: of a constant current, what came in fewer
     steps counts for more.
@@ -57,4 +87,4 @@ def real_outputs(
     if stopped is not None and netlist.source.timing == "held":
         share = netlist.steps / stopped
         values = [value * share.reshape(-1, *(1,) * (value.ndim - 1)) for value in values]
-    return values[0] if len(values) == 1 else values
+    return values

@@ -64,10 +64,11 @@ def verify(
 
     The reference engine's membranes at every step against their proven reach. Its last ones against
     the charge that its own counts deliver, computed apart from it, where neurons conserve charge.
-    For networks that settle (`Netlist.settles`), too: its counts and readouts against the quantised
-    ANN's, and step by step against one pass where there is one (in rate coding the former agree in
-    the limit only, and there is no other pass). Then spikes and membranes of every population at
-    every step of each further backend; stock processes show no membranes.
+    For networks that settle (`Netlist.settling`), too: its counts and readouts against those of the
+    quantised ANN, and step by step against one pass where there is one (in rate coding the former
+    agree in the limit only, and there is no other pass). A window that is too short to settle for
+    an image fails here. Then spikes and membranes of every population at every step of each further
+    backend; stock processes show no membranes.
     """
 
     def traced(backend: str, record: Record) -> Trace:
@@ -81,7 +82,7 @@ def verify(
     charges = _charges(netlist, stepped)
     checks = [_Check("charge in == membranes of the reference", *charges)] if charges[0] else []
     checks.append(_Check("membranes in their proven reach", *reaches(netlist, stepped), True))
-    if netlist.settles:
+    if netlist.settling:
         single, ann = traced("reference", "counts"), traced("quantised-ann", "counts")
         checks += _checks("quantised ANN == reference", ann, single, ("counts", "readouts"))
         name = "reference, stepped == at once"

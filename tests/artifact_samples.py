@@ -25,7 +25,18 @@ from lapilli.compiler.linear import (
     frozen,
 )
 from lapilli.compiler.netlist import Connection, Netlist, Population
-from lapilli.compiler.neurons import NeuronModel, Readout, SoftResetIF, Source, Window
+from lapilli.compiler.neurons import (
+    GradedMax,
+    Ladder,
+    NeuronModel,
+    OrGate,
+    Product,
+    Readout,
+    SoftResetIF,
+    Source,
+    Window,
+)
+from lapilli.compiler.outputs import Head, Output
 from lapilli.compiler.sealed_file import read_sealed, write_sealed
 from lapilli.compiler.storage import digest
 
@@ -42,6 +53,7 @@ PROVENANCE = Provenance(
     input_std=(0.229, 0.224),
     labels=("Katze", "Hündin"),
     notes="two\nlines",
+    outputs=(Output("scores", 0, (3,)), Output("Köpfe.1", 0, (), Head("argmax"))),
 )
 
 
@@ -81,6 +93,36 @@ def sample_netlist(seed: int = 0) -> Netlist:
         Connection("sum", "out", Dense(weight(3, 36), square, (3,)), 0, 0, frozen([1.0, 2.0, 3.0])),
     )
     return proven(Netlist(populations, connections, 8))
+
+
+def packed_netlist() -> Netlist:
+    """Counts below zero, a curve, a maximum, a product, an OR, and a count of 0 that stands for
+    something.
+    """
+    square = (4, 3, 3)
+    one, zero = Diagonal(frozen(np.int8(1)), square, square), integers(0)
+    rungs, rises = integers(np.arange(-6, 6).reshape(3, 4, 1, 1)), integers([-1, 1, 1])
+    models = {
+        "input": Source(-9, 9, "first"),
+        "signed": Window(integers(2), zero, integers(1), 4, "graded", -3),
+        "curve": Ladder(np.sort(rungs, axis=0), rises, integers(1), zero, zero, 0, 2, "graded"),
+        "max": GradedMax(integers(3 + 3 * 8), 2, 3, -3, 4, "graded"),
+        "gate": Product(integers(3), integers(3), integers(1), 3, -3, 1, 0, 6, "unary"),
+        "or": OrGate(),
+        "out": Readout(zero, integers(1)),
+    }
+    populations = [_population(name, square, model, 0.5) for name, model in models.items()]
+    populations[-2] = dataclasses.replace(populations[-2], count_offset=frozen(-1.5))
+    edges = [("input", "signed", 0), ("signed", "curve", 1), ("signed", "max", 0)]
+    edges += [("signed", "max", 3), ("max", "gate", 0), ("curve", "gate", 3)]
+    edges += [("gate", "or", 0), ("or", "out", 2), ("max", "out", 0)]
+    connections = [Connection(a, b, one, e, 0, frozen(0.5)) for a, b, e in edges]
+    return proven(Netlist(tuple(populations), tuple(connections), 8))
+
+
+def packed_sample() -> Artifact:
+    """Another small artifact, of models that `sample` has not."""
+    return Artifact(packed_netlist(), PROVENANCE)
 
 
 def sample(seed: int = 0) -> Artifact:

@@ -9,6 +9,7 @@ import numpy as np
 from lapilli.compiler.linear import Array, frozen
 from lapilli.compiler.neurons import (
     LIF,
+    GradedMax,
     HardResetIF,
     Ladder,
     LavaDelta,
@@ -16,6 +17,7 @@ from lapilli.compiler.neurons import (
     MultiThreshold,
     NeuronModel,
     OrGate,
+    Product,
     RateMax,
     Readout,
     SigmaDelta,
@@ -55,7 +57,38 @@ def _parameters(rng: np.random.Generator, size: int) -> list[Array]:
 def _ladder(rng: np.random.Generator, size: int) -> Ladder:
     rungs = [edges(rng, -TOP, TOP, size) for _ in range(5)]
     _, bias, initial = _parameters(rng, size)
-    return Ladder(_integers(np.sort(rungs, axis=0)), bias, initial, 5, "unary")
+    rises, foot = _integers([1] * 5), _integers(0)
+    return Ladder(_integers(np.sort(rungs, axis=0)), rises, foot, bias, initial, 0, 5, "unary")
+
+
+def _curve(rng: np.random.Generator, size: int) -> Ladder:
+    rungs = _integers(np.sort([edges(rng, -TOP, TOP, size) for _ in range(9)], axis=0))
+    rises = rng.integers(-1, 2, (9, size))
+    foot, initial = (_integers(edges(rng, -3, 3, size)) for _ in range(2))
+    return Ladder(rungs, _integers(rises), foot, _integers(0), initial, -12, 12, "changes")
+
+
+def _graded_max(rng: np.random.Generator, size: int) -> GradedMax:
+    return GradedMax(_parameters(rng, size)[1], 23, 1, 5, 6, "graded")
+
+
+def _graded_max_changes(rng: np.random.Generator, size: int) -> GradedMax:
+    return GradedMax(_parameters(rng, size)[1], 2, 11, -9, 2**11 - 11, "changes")
+
+
+def _product(rng: np.random.Generator, size: int) -> Product:
+    threshold, bias, start = _parameters(rng, size)
+    return Product(threshold, bias, start, 22, -TOP, 12, -TOP, 0, "graded")
+
+
+def _product_changes(rng: np.random.Generator, size: int) -> Product:
+    threshold, bias, start = _parameters(rng, size)
+    return Product(threshold, bias, start, 3, TOP, 0, 1 - 2**22, 2**22 - 1, "changes")
+
+
+def _product_unary(rng: np.random.Generator, size: int) -> Product:
+    threshold, bias, start = _parameters(rng, size)
+    return Product(threshold, bias, start, 9, 0, 3, 0, 5, "unary")
 
 
 def _lif(rng: np.random.Generator, size: int) -> LIF:
@@ -80,6 +113,9 @@ BUILDERS: dict[str, Callable[[np.random.Generator, int], NeuronModel]] = {
     "SoftResetIF": lambda rng, size: SoftResetIF(*_parameters(rng, size)),
     "HardResetIF": lambda rng, size: HardResetIF(*_parameters(rng, size)),
     "SignedIF": lambda rng, size: SignedIF(*_parameters(rng, size), 3),
+    "SignedIF with a current": lambda rng, size: SignedIF(
+        *_parameters(rng, size), 3, *_parameters(rng, size)[1:2]
+    ),
     "MultiThreshold": lambda rng, size: MultiThreshold(*_parameters(rng, size), 15, 0),
     "MultiThreshold that leaks": lambda rng, size: MultiThreshold(*_parameters(rng, size), 9, 77),
     "Window graded": lambda rng, size: Window(*_parameters(rng, size), 15, "graded"),
@@ -92,5 +128,16 @@ BUILDERS: dict[str, Callable[[np.random.Generator, int], NeuronModel]] = {
     "LIF": _lif,
     "LavaDelta": _lava_delta,
     "LavaSigmaDelta": _lava_sigma_delta,
+    "Ladder up and down": _curve,
+    "Window signed": lambda rng, size: Window(*_parameters(rng, size), TOP, "graded", -TOP),
+    "SigmaDelta signed": lambda rng, size: SigmaDelta(
+        *_parameters(rng, size), 2**22 - 1, 1 - 2**22
+    ),
+    "Window above zero": lambda rng, size: Window(*_parameters(rng, size), 9, "graded", 3),
+    "GradedMax": _graded_max,
+    "GradedMax changes": _graded_max_changes,
+    "Product": _product,
+    "Product changes": _product_changes,
+    "Product unary": _product_unary,
 }
 """Name, of which the first word is the model -> the neurons; total over `MODELS`."""

@@ -40,7 +40,7 @@ FOR_ALL = "lapilli.compiler.errors"
 NEVER_IMPORTS = [
     *(
         ("lapilli.runtime", f"lapilli.compiler.{module}")
-        for module in ("frontend", "ir", "passes", "layers", "calibrate", "populations")
+        for module in ("frontend", "capture", "ir", "passes", "layers", "calibrate", "populations")
     ),
     ("lapilli.runtime.reference", "lapilli.runtime.lava"),
     ("lapilli.runtime.lava", "lapilli.runtime.reference"),
@@ -50,13 +50,15 @@ NEVER_IMPORTS = [
 TORCH_HOMES = [
     "lapilli.compiler.__init__",  # this file alone: the public verb takes a torch network
     "lapilli.compiler.frontend",
+    "lapilli.compiler.activations",
     "lapilli.compiler.execute",
     "lapilli.compiler.calibrate",
     "lapilli.compiler.compensate",
-    "lapilli.compiler.tracing",
+    "lapilli.compiler.capture",
     "lapilli.compiler.training",
     "lapilli.runtime.kernels",
     "lapilli.runtime.reference",
+    "lapilli.runtime.staircases",
 ]
 FRONT_DOOR = "lapilli"
 THIRD_PARTY: dict[str, tuple[str, list[str]]] = {
@@ -72,7 +74,17 @@ THIRD_PARTY: dict[str, tuple[str, list[str]]] = {
     ),
     "lava": ("lava-nc", ["lapilli.runtime.lava"]),
     "nir": ("nir", ["lapilli.compiler.interchange.nir_file"]),
+    "google": ("protobuf", ["lapilli.compiler.capture.onnx_file"]),
     "numpy": ("numpy", list(FOLDERS)),
+    "onnx": (
+        "onnx",
+        [
+            "lapilli.compiler.capture.onnx_file",
+            "lapilli.compiler.capture.onnx_names",
+            "lapilli.compiler.capture.onnx_reference",
+            "lapilli.compiler.capture.onnx_trace",
+        ],
+    ),
     "PIL": ("pillow", [FRONT_DOOR]),
     "rich": ("rich", [FRONT_DOOR]),
     "safetensors": ("safetensors", [FRONT_DOOR]),

@@ -53,11 +53,16 @@ def neurons(tag: str) -> dict[str, NeuronModel]:
         "MultiThreshold": MultiThreshold(*if_like, 9, 77),
         "Window graded": Window(*if_like, 7, "graded"),
         "Window unary": Window(*if_like, 5, "unary"),
-        "Ladder": Ladder(rungs, bias, initial, 5, "unary"),
+        "Ladder": Ladder(rungs, np.ones(5), np.zeros(()), bias, initial, 0, 5, "unary"),
         "OrGate": OrGate(),
         "RateMax": RateMax(3),
         "SigmaDelta": SigmaDelta(*if_like, 9),
         "Readout": Readout(bias, initial),
+        "Window signed": Window(*if_like, 7, "graded", -3),
+        "SigmaDelta signed": SigmaDelta(*if_like, 9, -4),
+        "Ladder up and down": Ladder(
+            rungs, np.array([-1, 1, 1, -1, 1]), np.ones(SIZE), bias, initial, 0, 3, "changes"
+        ),
     }
 
 

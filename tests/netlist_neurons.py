@@ -11,6 +11,8 @@ import numpy as np
 from lapilli.compiler.linear import Array, Shape, frozen
 from lapilli.compiler.neurons import (
     LIF,
+    AnySending,
+    GradedMax,
     HardResetIF,
     Ladder,
     LavaDelta,
@@ -18,6 +20,7 @@ from lapilli.compiler.neurons import (
     MultiThreshold,
     NeuronModel,
     OrGate,
+    Product,
     RateMax,
     SigmaDelta,
     SignedIF,
@@ -41,11 +44,24 @@ Coding = Literal[
     "lava-delta",
     "lava-sigma-delta",
     "train",
+    "signed window",
+    "signed sigma-delta",
+    "curve",
+    "curve, unary",
+    "curve, changes",
+    "graded max",
+    "graded max, changes",
+    "product",
+    "product, unary",
+    "product, changes",
+    "sorted or",
 ]
 TIMINGS: dict[str, Timing] = {
     **dict.fromkeys(("rate", "hard", "signed", "multi", "lif"), "held"),
     **dict.fromkeys(("or", "max", "lava-delta", "lava-sigma-delta", "train"), "train"),
     "sigma-delta": "changes",
+    "signed sigma-delta": "changes",
+    **dict.fromkeys(("curve, changes", "graded max, changes", "product, changes"), "changes"),
 }
 """How the input of a coding comes; "first" for those that are not here."""
 
@@ -91,7 +107,10 @@ def _windowed(rng: np.random.Generator, drive: Drive) -> list[Array]:
 
 
 def _signed(rng: np.random.Generator, drive: Drive) -> NeuronModel:
-    return SignedIF(*_stepwise(rng, drive), drive.levels)
+    threshold, bias, initial = _stepwise(rng, drive)
+    # With a current that flows in every step in about half of them.
+    current = frozen(bias // 4 if int(bias.sum()) % 2 else np.zeros_like(bias))
+    return SignedIF(threshold, bias, initial, drive.levels, current)
 
 
 def _multi(rng: np.random.Generator, drive: Drive) -> NeuronModel:
@@ -104,7 +123,8 @@ def _ladder(rng: np.random.Generator, drive: Drive) -> NeuronModel:
     thresholds = np.sort(rng.integers(-unit // 4, unit, size), axis=0)
     bias = rng.integers(-9, 10, _size(rng, drive.shape))
     sending: Literal["graded", "unary"] = "unary" if rng.random() < 0.5 else "graded"
-    return Ladder(*_integers(thresholds, bias, 5), drive.levels, sending)
+    parameters = _integers(thresholds, np.ones(drive.levels), 0, bias, 5)
+    return Ladder(*parameters, 0, drive.levels, sending)
 
 
 def _lif(rng: np.random.Generator, drive: Drive) -> NeuronModel:
@@ -129,6 +149,41 @@ def _lava_sigma_delta(rng: np.random.Generator, drive: Drive) -> NeuronModel:
     return LavaSigmaDelta(*starts, -top, top, 1, 8, "relu" if rng.random() < 0.5 else "unit")
 
 
+def _curve(rng: np.random.Generator, drive: Drive, sending: AnySending) -> NeuronModel:
+    """Up and down; for ones, from 0 up and one step down at the end."""
+    unit, rungs = max(drive.total // 8, 4), 2 * drive.levels
+    thresholds = np.sort(rng.integers(-unit // 4, unit, (rungs, *_size(rng, drive.shape))), axis=0)
+    rises = rng.integers(-1, 2, (rungs, *_size(rng, drive.shape)))
+    foot = rng.integers(-1, 3, _size(rng, drive.shape))
+    bias = rng.integers(-9, 10, _size(rng, drive.shape))
+    lowest, levels = int(rises.cumsum(axis=0).min()), int(rises.cumsum(axis=0).max())
+    lowest, levels = min(lowest, 0) + int(foot.min()), max(levels, 0) + int(foot.max())
+    if sending == "unary":
+        foot, lowest, levels = foot * 0, 0, drive.levels
+        rises = np.abs(rises) * (np.abs(rises).cumsum(axis=0) <= levels)
+        rises[-1] = np.where(rises[:-1].any(axis=0), -1, 1)
+    parameters = _integers(thresholds, rises, foot, bias, 5)
+    return Ladder(*parameters, lowest, levels, sending)
+
+
+def _graded_max(
+    rng: np.random.Generator, drive: Drive, sending: Literal["graded", "changes"]
+) -> NeuronModel:
+    bits, lowest = int(rng.integers(3, 6)), int(rng.integers(-4, 3))
+    bias = rng.integers(-99, 100, _size(rng, drive.shape))
+    return GradedMax(*_integers(bias), 3, bits, lowest, lowest + 2**bits - 2, sending)
+
+
+def _product(rng: np.random.Generator, drive: Drive, sending: AnySending) -> NeuronModel:
+    bits, shift = int(rng.integers(2, 6)), int(rng.integers(0, 2))
+    threshold, bias, initial = _windowed(rng, drive)
+    threshold = threshold * 2**shift
+    lowest = 0 if sending == "unary" else -2
+    factor = int(rng.integers(-(2**bits) // 2, 1))
+    parameters = _integers(threshold, bias, initial)
+    return Product(*parameters, bits, factor, shift, lowest, drive.levels, sending)
+
+
 def _train(rng: np.random.Generator, drive: Drive) -> NeuronModel:
     makers = [_MAKERS[coding] for coding in ("rate", "hard", "signed", "multi")]
     return makers[rng.integers(4)](rng, drive)
@@ -149,4 +204,19 @@ _MAKERS: dict[str, Callable[[np.random.Generator, Drive], NeuronModel]] = {
     "lava-delta": _lava_delta,
     "lava-sigma-delta": _lava_sigma_delta,
     "train": _train,
+    "signed window": lambda rng, drive: Window(
+        *_windowed(rng, drive), drive.levels, "graded", -drive.levels - 1
+    ),
+    "signed sigma-delta": lambda rng, drive: SigmaDelta(
+        *_windowed(rng, drive), drive.levels, -drive.levels - 1
+    ),
+    "curve": lambda rng, drive: _curve(rng, drive, "graded"),
+    "curve, unary": lambda rng, drive: _curve(rng, drive, "unary"),
+    "curve, changes": lambda rng, drive: _curve(rng, drive, "changes"),
+    "graded max": lambda rng, drive: _graded_max(rng, drive, "graded"),
+    "graded max, changes": lambda rng, drive: _graded_max(rng, drive, "changes"),
+    "product": lambda rng, drive: _product(rng, drive, "graded"),
+    "product, unary": lambda rng, drive: _product(rng, drive, "unary"),
+    "product, changes": lambda rng, drive: _product(rng, drive, "changes"),
+    "sorted or": lambda rng, drive: Window(*_windowed(rng, drive), drive.levels, "unary"),
 }

@@ -30,14 +30,15 @@ from lapilli.compiler.linear import (
     frozen,
 )
 from lapilli.compiler.netlist import Connection, Netlist, Population
-from lapilli.compiler.neurons import NeuronModel, Readout, SoftResetIF, Source
+from lapilli.compiler.neurons import NeuronModel, OrGate, Readout, SoftResetIF, Source
 from lapilli.compiler.numerics import Int64Array
 from lapilli.compiler.schedule import schedule
 
 CODINGS: tuple[Coding, ...] = ("graded", "unary", "rate")
 """What the compiler makes."""
 ALL_CODINGS: tuple[Coding, ...] = get_args(Coding)
-"""One per neuron model, and "train": several models, delays, a population that drives itself."""
+"""One or more per neuron model, "train": several models, delays, a population that drives itself;
+"sorted or": gates between neurons that send sorted ones."""
 SHARED = frozen(1.0)
 
 
@@ -99,7 +100,10 @@ def random_netlist(
 def _drawn(rng: np.random.Generator, coding: Coding, forms: Sequence[type[LinearMap]]) -> Netlist:
     levels = int(rng.integers(2, 6))
     steps = {"graded": int(rng.integers(1, 4)), "unary": levels + int(rng.integers(2))}
-    steps["ladder"] = steps["unary"]
+    whole = ("signed window", "curve", "graded max", "product")
+    steps.update(dict.fromkeys(whole, steps["graded"]))
+    ones = ("ladder", "curve, unary", "product, unary", "sorted or")
+    steps.update(dict.fromkeys(ones, steps["unary"]))
     builder = _Builder(rng, coding, levels, steps.get(coding, 7))
     order = [forms[i % len(forms)] for i in rng.permutation(max(len(forms), 5))][:5]
     for index, form in enumerate(order):
@@ -136,7 +140,11 @@ class _Builder:
     def add(self, name: str, form: type[LinearMap], sources: Sequence[str]) -> None:
         """A spiking population: its first source through `form`, others through what fits."""
         first = random_map(self.rng, form, self.netlist()[sources[0]].shape)
-        self._connect(name, first, sources)
+        gate = self.coding == "sorted or" and len(self.populations) % 2 == 0
+        self._connect(name, first, sources, gate)
+        if gate:
+            self.populations.append(population(name, first.out_shape, OrGate()))
+            return
         self.populations.append(population(name, first.out_shape, SoftResetIF(*[integers(1)] * 3)))
         shape = first.out_shape
         if self.coding == "train" and len(self.populations) == 3:  # it drives itself, too
@@ -155,12 +163,17 @@ class _Builder:
         bias, initial = self.rng.integers(-9, 10, (2, *shape))
         self.populations.append(population(name, shape, Readout(integers(bias), integers(initial))))
 
-    def _connect(self, name: str, first: LinearMap, sources: Sequence[str]) -> None:
+    def _connect(
+        self, name: str, first: LinearMap, sources: Sequence[str], positive: bool = False
+    ) -> None:
         maps = [first]
         for source in sources[1:]:
             shape = self.netlist()[source].shape
             same = shape == first.out_shape
             maps.append((_diagonal if same else _sparse)(self.rng, shape, first.out_shape))
+        if positive:
+            sizes = [np.abs(m.weight.astype(np.int64)).clip(max=127) for m in maps]
+            maps = [m.with_weight(s.astype(np.int8)) for m, s in zip(maps, sizes, strict=True)]
         for source, linear_map in zip(sources, maps, strict=True):
             exponent = int(self.rng.integers(0, 3))
             delay = int(self.rng.integers(0, 3)) if self.coding == "train" else 0

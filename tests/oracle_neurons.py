@@ -14,6 +14,7 @@ import numpy as np
 from lapilli.compiler.netlist import Population
 from lapilli.compiler.neurons import (
     LIF,
+    GradedMax,
     HardResetIF,
     Ladder,
     LavaDelta,
@@ -21,6 +22,7 @@ from lapilli.compiler.neurons import (
     MultiThreshold,
     NeuronModel,
     OrGate,
+    Product,
     RateMax,
     Readout,
     SigmaDelta,
@@ -106,8 +108,8 @@ def _readout(n: Neuron, drive: int, tau: int, steps: int) -> int:
     return 0
 
 
-def _levels_reached(n: Neuron) -> int:
-    count = 0
+def _levels_reached(n: Neuron, lowest: int = 0) -> int:
+    count = min(max(lowest, n.v // n.p["threshold"] - 1), n.model.levels)  # a start for the loop
     while count < n.model.levels and n.v >= (count + 1) * n.p["threshold"]:
         count += 1
     return count
@@ -115,11 +117,15 @@ def _levels_reached(n: Neuron) -> int:
 
 def _window(n: Neuron, drive: int, tau: int, steps: int) -> int:
     n.kept["v"] = saturated((n.p["initial"] + n.p["bias"] if tau == 0 else n.v) + drive)
-    count = _levels_reached(n) if tau == steps - 1 else 0
-    return _sent(n, count)
+    return _sent(n, _levels_reached(n, n.model.lowest), tau, steps)
 
 
-def _sent(n: Neuron, count: int) -> int:
+def _sent(n: Neuron, activity: int, tau: int, steps: int) -> int:
+    if n.model.sending == "changes":
+        before = n.kept.get("activity", 0) if tau else 0
+        n.kept["activity"] = activity
+        return activity - before
+    count = activity if tau == steps - 1 else 0
     if n.model.sending == "graded":
         return count
     waiting = n.kept.get("waiting", 0) + count
@@ -131,13 +137,13 @@ def _sent(n: Neuron, count: int) -> int:
 def _sigma_delta(n: Neuron, drive: int, tau: int, steps: int) -> int:
     before = n.kept.get("activity", 0) if tau else 0
     n.kept["v"] = saturated((n.p["initial"] + n.p["bias"] if tau == 0 else n.v) + drive)
-    n.kept["activity"] = _levels_reached(n)
+    n.kept["activity"] = _levels_reached(n, n.model.lowest)
     return int(n.kept["activity"]) - before
 
 
 def _signed_if(n: Neuron, drive: int, tau: int, steps: int) -> int:
     fired = n.kept.get("fired", 0) if tau else 0
-    v = saturated((n.p["initial"] + n.p["bias"] if tau == 0 else n.v) + drive)
+    v = saturated((n.p["initial"] + n.p["bias"] if tau == 0 else n.v) + drive + n.p["current"])
     spike = 0
     if v >= n.p["threshold"] and fired < n.model.levels:
         spike = 1
@@ -157,8 +163,23 @@ def _multi_threshold(n: Neuron, drive: int, tau: int, steps: int) -> int:
 
 def _ladder(n: Neuron, drive: int, tau: int, steps: int) -> int:
     n.kept["v"] = saturated((n.p["initial"] + n.p["bias"] if tau == 0 else n.v) + drive)
-    rungs: Any = n.p["thresholds"]
-    return _sent(n, sum(n.v >= rung for rung in rungs) if tau == steps - 1 else 0)
+    rungs = zip(n.p["thresholds"], n.p["rises"], strict=True)
+    activity = n.p["foot"] + sum(rise for rung, rise in rungs if n.v >= rung)
+    return _sent(n, activity, tau, steps)
+
+
+def _graded_max(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    n.kept["v"] = saturated((n.p["bias"] if tau == 0 else n.v) + drive)
+    fields = [n.v // 2 ** (n.model.bits * k) % 2**n.model.bits for k in range(n.model.inputs)]
+    return _sent(n, min(max(fields) + n.model.lowest, n.model.levels), tau, steps)
+
+
+def _product(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    n.kept["v"] = saturated((n.p["bias"] if tau == 0 else n.v) + drive)
+    high, low = divmod(n.v, 2**n.model.bits)
+    u = (low + n.model.lowest_factor) * high * 2**n.model.shift
+    quotient = (u + n.p["initial_product"]) // n.p["threshold"]
+    return _sent(n, min(max(quotient, n.model.lowest), n.model.levels), tau, steps)
 
 
 def _or_gate(n: Neuron, drive: int, tau: int, steps: int) -> int:
@@ -224,6 +245,8 @@ STEPS: dict[type[NeuronModel], Callable[[Neuron, int, int, int], int]] = {
     Ladder: _ladder,
     OrGate: _or_gate,
     RateMax: _rate_max,
+    GradedMax: _graded_max,
+    Product: _product,
     Readout: _readout,
     LIF: _lif,
     LavaDelta: _lava_delta,

@@ -235,6 +235,9 @@ METHODS: Mapping[str, tuple[Any, str]] = {
     "unary": (lapilli.methods.Parallel(levels=4, coding="unary"), "loihi1"),
     "rate": (lapilli.methods.Rate(steps=7), "loihi1"),
     "rate per channel": (lapilli.methods.Rate(steps=6, initial="zero", per_channel=True), "loihi2"),
+    "fast-snn": (lapilli.methods.FastSNN(levels=5), "loihi2"),
+    "fast-snn as published": (lapilli.methods.FastSNN(levels=7, settle=False), "loihi2"),
+    "lm-ht": (lapilli.methods.LMHT(levels=3, steps=2, keep=0.9), "loihi2"),
     "sigma-delta": (lapilli.methods.SigmaDelta(levels=6, steps=3), "loihi2"),
 }
 """Every coding, each with a chip that has it."""

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from artifact_samples import PROVENANCE, forge, forge_hdf5, sample, sample_netlist
+from artifact_samples import PROVENANCE, forge, forge_hdf5, packed_sample, sample, sample_netlist
 from netlist_neurons import Coding
 from netlists import ALL_CODINGS, CODINGS, random_netlist
 
@@ -24,7 +24,7 @@ from lapilli.compiler.neurons import MODELS
 from lapilli.compiler.sealed_file import read_sealed, write_sealed
 
 TESTS = Path(__file__).resolve().parent
-SAMPLE_HASH = "3110cce1d5b5ea6e6bb579d4b86586706a4467126d1e0e92893d08694116163e"
+SAMPLE_HASH = "b038eb3bf46c90926fdfb450aa96efc3a137c778b56c6b81cec01af9d4840a6f"
 
 
 @pytest.fixture
@@ -63,6 +63,7 @@ def _check_round_trip(written: Artifact, path: Path) -> None:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     _check_round_trip(sample(), tmp_path / "model.h5")
+    _check_round_trip(packed_sample(), tmp_path / "packed.h5")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_reading_needs_no_torch(path: Path) -> None:
 
 def test_any_hdf5_tool_reads_it(path: Path) -> None:
     with h5py.File(path) as file:
-        assert file.attrs["format_version"] == 2
+        assert file.attrs["format_version"] == 3
         assert file.attrs["hash"].decode() == sample().hash
         connection = file["netlist/connections/0000"]
         assert connection.attrs["source"] == b"input"
@@ -207,7 +208,7 @@ def test_what_verify_refuses_names_the_file(path: Path) -> None:
 
 
 def test_the_inner_version_counts_too(path: Path) -> None:
-    forge(path, lambda record: record.update(format_version=3))
+    forge(path, lambda record: record.update(format_version=4))
     assert refusal(path).where == f"{path}:/format"
 
 

@@ -124,7 +124,8 @@ def test_run_reports_accuracy_agreement_and_events(run: Run, model: Path) -> Non
     report = run("run", model, "--data", "digits", "--limit", 120, "--json").json
     assert report["accuracy"]["correct"] == correct
     assert report["accuracy"]["images"] == 120
-    assert report["agreement"] == {"with": "quantised ANN", "equal": 100, "images": 100}
+    agreement = {"with": "quantised ANN", "of": "classes", "equal": 100, "images": 100}
+    assert report["agreement"] == agreement
     spikes = sum(e.spikes for e in trace.events.values())
     assert report["events"]["spikes_per_image"] == spikes / 120
     assert report["data"] == {"source": "digits", "split": "test", "images": 120}

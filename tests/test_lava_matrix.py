@@ -19,17 +19,19 @@ from lapilli.compiler.linear import Array
 from lapilli.compiler.neurons import (
     LIF,
     MODELS,
+    GradedMax,
     LavaDelta,
     LavaSigmaDelta,
     NeuronModel,
+    Product,
     Readout,
     Source,
 )
 
 pytestmark = pytest.mark.lava
 SCRIPT = str(Path(matrix.__file__))
-INTEGERS_ONLY = {LIF, LavaDelta, LavaSigmaDelta}
-"""Lava's own arithmetic, which is that of bits."""
+INTEGERS_ONLY = {LIF, LavaDelta, LavaSigmaDelta, GradedMax, Product}
+"""Lava's own arithmetic, and packed counts: both are of bits."""
 
 
 @pytest.fixture(scope="module", params=["fixed_pt", "floating_pt"])

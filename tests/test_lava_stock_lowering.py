@@ -145,6 +145,24 @@ REFUSALS: dict[str, tuple[Netlist, str, str, str]] = {
         str(-(2**22) - 3 * 2**21 + 1),
         str(-(2**23) + 1),
     ),
+    "counts below zero": (
+        stock_netlists.line(Window(integers(4), *[integers(0)] * 2, 4, "graded", -3), steps=1),
+        "counts start at 0",
+        "a lowest count of -3",
+        "0",
+    ),
+    "changes below zero": (
+        stock_netlists.line(SigmaDelta(integers(4), *[integers(0)] * 2, 4, -3)),
+        "counts start at 0",
+        "a lowest count of -3",
+        "0",
+    ),
+    "counts above zero": (
+        stock_netlists.line(Window(integers(4), *[integers(0)] * 2, 4, "graded", 2), steps=1),
+        "counts start at 0",
+        "a lowest count of 2",
+        "0",
+    ),
     "weights of nine bits": (
         stock_netlists.line(soft(4, initial=2), [[128]]),
         "8-bit weights",

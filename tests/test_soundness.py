@@ -14,7 +14,7 @@ from lapilli.compiler import soundness
 from lapilli.compiler.errors import ArtifactError, NetlistError
 from lapilli.compiler.linear import FORMS, frozen
 from lapilli.compiler.netlist import Netlist
-from lapilli.compiler.neurons import Ladder
+from lapilli.compiler.neurons import GradedMax, Ladder, NeuronModel, Product
 
 CONV, DIAGONAL, SPARSE, _, UP, DENSE = range(6)
 INPUT, WINDOW, SOFT, _, OUT = range(5)
@@ -78,6 +78,8 @@ POPULATIONS: list[tuple[int, dict[str, Any], str, str]] = [
     (WINDOW, {"bias": frozen(1, np.int8)}, "neuron/bias", "parameters are 64-bit"),
     (WINDOW, {"bias": ints(-(2**63))}, "neuron/bias", "is in range"),
     (WINDOW, {"levels": 2**33}, "neuron/levels", "is in range"),
+    (WINDOW, {"lowest": -(2**33)}, "neuron/lowest", "is in range"),
+    (WINDOW, {"count_offset": frozen(np.ones((4, 2, 1)))}, "count_offset", "broadcasts to"),
     (SOFT, {"initial": ints(2**40)}, "neuron/initial", "is in range"),
     (INPUT, {"low": 8}, "neuron", "sends an interval of payloads"),
     (INPUT, {"low": -(2**63)}, "neuron/low", "is in range"),
@@ -95,15 +97,21 @@ def test_unsound_populations_are_refused(
     assert caught.value.rule.startswith(rule)
 
 
-def with_ladder(thresholds: Any) -> Netlist:
-    """The sample with a ladder in place of its window."""
+def with_neuron(neuron: NeuronModel) -> Netlist:
+    """The sample with another model in place of its window."""
     netlist = sample_netlist()
-    p = netlist.populations[WINDOW]
-    own = frozen(thresholds, np.int64)
-    neuron = Ladder(own, frozen(0, np.int64), frozen(0, np.int64), 5, "unary")
-    p = dataclasses.replace(p, neuron=neuron)
+    p = dataclasses.replace(netlist.populations[WINDOW], neuron=neuron)
     populations = (*netlist.populations[:WINDOW], p, *netlist.populations[WINDOW + 1 :])
     return dataclasses.replace(netlist, populations=populations)
+
+
+ZERO = frozen(0, np.int64)
+LADDER = Ladder(ints(*range(5)), ints(1, 1, 1, 1, 1), ZERO, ZERO, ZERO, 0, 5, "unary")
+
+
+def with_ladder(thresholds: Any) -> Netlist:
+    """The sample with a ladder in place of its window."""
+    return with_neuron(dataclasses.replace(LADDER, thresholds=frozen(thresholds, np.int64)))
 
 
 LADDERS: list[tuple[Any, str]] = [
@@ -125,13 +133,70 @@ def test_unsound_ladders_are_refused(thresholds: Any, rule: str) -> None:
     assert caught.value.rule.startswith(rule)
 
 
+@pytest.mark.parametrize(
+    ("changes", "field", "rule"),
+    [
+        ({"rises": 3}, "rises", "has an axis of its own first"),
+        ({"rises": np.ones((5, 2))}, "rises", "broadcasts to the population's shape"),
+        ({"rises": [0, 0, 2**40]}, "rises", "is in range"),
+        ({"foot": [1, 2]}, "foot", "broadcasts to the population's shape"),
+        ({"foot": -(2**40)}, "foot", "is in range"),
+    ],
+)
+def test_unsound_steps_of_a_ladder_are_refused(
+    changes: dict[str, Any], field: str, rule: str
+) -> None:
+    own = {name: frozen(value, np.int64) for name, value in changes.items()}
+    neuron = dataclasses.replace(LADDER, **own)
+    with pytest.raises(ArtifactError) as caught:
+        soundness.check(with_neuron(neuron), "file:/netlist")
+    assert caught.value.where.endswith(f"/neuron/{field}")
+    assert caught.value.rule.startswith(rule)
+
+
+TOP = 2**32
+PACKED: dict[str, Any] = {"bias": ZERO, "lowest": 0, "levels": 5, "sending": "graded"}
+
+
+def gate(start: int, bits: int, factor: int, shift: int) -> Product:
+    one, first = frozen(1, np.int64), frozen(start, np.int64)
+    own = {"initial_product": first, "bits": bits, "lowest_factor": factor, "shift": shift}
+    return Product(threshold=one, **PACKED, **own)
+
+
+HOSTILE: list[tuple[NeuronModel, str]] = [
+    (GradedMax(**PACKED, inputs=TOP, bits=TOP), "packed counts are bits of a state"),
+    (GradedMax(**PACKED, inputs=-TOP, bits=-TOP), "packed counts are bits of a state"),
+    (GradedMax(**{**PACKED, "lowest": -TOP}, inputs=2, bits=3), "a window sends all its spikes"),
+    (GradedMax(**{**PACKED, "levels": TOP}, inputs=2, bits=3), "a window sends all its spikes"),
+    (gate(0, TOP, 0, 0), "packed counts are bits of a state"),
+    (gate(0, -TOP, 0, 0), "packed counts are bits of a state"),
+    (gate(0, 3, 0, TOP), "a product is shifted left by little"),
+    (gate(0, 3, 0, -TOP), "a product is shifted left by little"),
+    (gate(0, 3, -TOP, 0), "factors and products fit the state"),
+    (gate(TOP, 3, 0, 0), "factors and products fit the state"),
+    (gate(0, 3, 2**22, 12), "every reachable state fits 24 bits"),
+]
+
+
+@pytest.mark.parametrize(("neuron", "rule"), HOSTILE)
+def test_hostile_packed_counts_are_refused_before_anything_is_computed(
+    neuron: NeuronModel, rule: str
+) -> None:
+    netlist = with_neuron(neuron)
+    soundness.check(netlist, "x")
+    with pytest.raises(NetlistError) as caught:
+        netlist.verify()
+    assert caught.value.rule.startswith(rule)
+
+
 @pytest.mark.parametrize("axes", [(), (1,), (4, 1, 1), (4, 3, 3)])
 def test_the_first_axis_of_a_ladder_is_its_own(axes: tuple[int, ...]) -> None:
     rungs = np.arange(1, 6).reshape(5, *(1,) * len(axes)) * np.ones(axes)
     netlist = proven(with_ladder(rungs))
     soundness.check(netlist, "x")
     netlist.verify()
-    with pytest.raises(NetlistError, match="a ladder has a threshold per level"):
+    with pytest.raises(NetlistError, match="a ladder has a rise per threshold"):
         proven(with_ladder(rungs[:4])).verify()
 
 

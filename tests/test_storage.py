@@ -36,6 +36,7 @@ class Everything:
     labels: tuple[str, ...]
     threshold: Array
     unit_scale: Array
+    unit_offset: Array
     macs: Mapping[str, int]
     options: Mapping[str, Option]
     neuron: NeuronModel
@@ -55,6 +56,7 @@ EVERYTHING = Everything(
     labels=("a", ""),
     threshold=np.array([1, -2], np.int16),
     unit_scale=np.array(0.5),
+    unit_offset=np.array([-0.5, 0.0]),
     macs={"b": 2, "a/": 1},
     options={"x": None, "y": [1, [2.5, "z"]], "t": True},
     neuron=SOURCE,
@@ -132,6 +134,9 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("unit_scale", np.array([-1.0]), "scales are positive and finite"),
     ("unit_scale", np.array([np.nan]), "scales are positive and finite"),
     ("unit_scale", np.array([np.inf]), "scales are positive and finite"),
+    ("unit_offset", np.array([1]), "has the right number type"),
+    ("unit_offset", np.array([np.nan]), "offsets are finite"),
+    ("unit_offset", np.array([-np.inf]), "offsets are finite"),
     ("macs", "{}", "is JSON text"),
     ("macs", Text("[]"), "is a JSON object"),
     ("macs", Text('{"a":1,"a":2}'), "is canonical JSON"),

@@ -36,7 +36,7 @@ from lapilli.compiler.sealed_file import write_whole
 from lapilli.compiler.storage import CLASS, Record, encode
 from lapilli.hardware_profiles import Profile
 
-FORMAT, FORMAT_VERSION = "lapilli-loihi", 1
+FORMAT, FORMAT_VERSION = "lapilli-loihi", 2
 NOTICE = (
     "Nothing of this was ever run on silicon. On a CPU, the network rebuilt from this file has the "
     "integers that were compiled, and gives the same spikes in Lava's simulation. Core limits and "
@@ -140,6 +140,7 @@ class _Writer:
             "state_high": p.state_high,
             "state_scale": _numbers(record["state_scale"]),
             "count_scale": _numbers(record["count_scale"]),
+            "count_offset": _numbers(record["count_offset"]),
         }
 
     def _connection(self, index: int) -> Json:

@@ -93,6 +93,7 @@ def _population(document: Json, p: Json, where: str) -> Value:
         "neuron": {CLASS: p["program"], **_plain(p["settings"]), **arrays},
         "state_scale": _array(p["state_scale"], "float64"),
         "count_scale": _array(p["count_scale"], "float64"),
+        "count_offset": _array(p["count_offset"], "float64"),
         "state_low": p["state_low"],
         "state_high": p["state_high"],
     }

@@ -58,6 +58,8 @@ REASONS: Final[Mapping[str, str]] = MappingProxyType(
         "SignedIF": "it sends negative spikes and counts them: NIR's neurons do neither",
         "MultiThreshold": "it sends several spikes at once: NIR's neurons send 0 or 1",
         "Ladder": "it has many thresholds: NIR's neurons have one",
+        "GradedMax": "it sends counts as one spike: NIR's neurons send 0 or 1",
+        "Product": "it multiplies two counts: no node of NIR does",
         "OrGate": "it keeps no state: NIR's Threshold reads `>` and has no reset, and no tool that "
         "reads NIR runs it as a neuron",
         "RateMax": "it compares running counts: no node of NIR keeps any",
@@ -292,6 +294,7 @@ def _common(p: Population) -> Tree:
         "model": type(p.neuron).__name__,
         "state_scale": stored(p.state_scale),
         "count_scale": stored(p.count_scale),
+        "count_offset": stored(p.count_offset),
         "state_bits": STATE_BITS,
         "state_low": p.state_low,
         "state_high": p.state_high,

@@ -16,7 +16,7 @@ from typing import Any, Final, final
 import numpy as np
 
 from lapilli.compiler import soundness
-from lapilli.compiler.artifact import Artifact, Provenance
+from lapilli.compiler.artifact import Artifact, Provenance, check_outputs
 from lapilli.compiler.errors import InputError, LapilliError
 from lapilli.compiler.interchange import nir_export
 from lapilli.compiler.interchange.nir_file import NirFile, refuse
@@ -27,6 +27,7 @@ from lapilli.compiler.storage import (
     CLASS,
     Record,
     Text,
+    Value,
     canonical_json,
     decode,
     fields_of,
@@ -60,6 +61,7 @@ def restored(file: NirFile, where: str) -> Artifact:
         netlist = replace(netlist, populations=populations)
         netlist.verify()
         artifact = Artifact(netlist, decode(Provenance, provenance, "provenance"))
+        check_outputs(artifact, "provenance")
     except InputError:
         raise
     except LapilliError as error:
@@ -145,6 +147,7 @@ class _Reader:
             "neuron": neuron,
             "state_scale": _scale(metadata, "state_scale", name),
             "count_scale": _scale(metadata, "count_scale", name),
+            "count_offset": _scale(metadata, "count_offset", name),
             "state_low": 0,
             "state_high": 0,
         }
@@ -342,6 +345,13 @@ def _numbers(metadata: Mapping[str, Any], key: str, where: str) -> tuple[int, ..
     return tuple(values)
 
 
+def _value(value: Any) -> Value:
+    """What JSON made of a record: its lists are tuples."""
+    if isinstance(value, dict):
+        return {name: _value(item) for name, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value  # type: ignore[no-any-return]
+
+
 def _provenance(text: str) -> Record:
     """The record of a provenance: strings that hold JSON become texts again, lists tuples."""
     try:
@@ -354,10 +364,8 @@ def _provenance(text: str) -> Record:
             stored_as_json = isinstance(value, str) and hint is not str
             if stored_as_json:
                 record[field] = Text(canonical_json(json.loads(str(value))))
-            elif isinstance(value, list):
-                record[field] = tuple(value)
-            elif isinstance(value, (str, int, float)):
-                record[field] = value
+            elif isinstance(value, (str, int, float, list, dict)):
+                record[field] = _value(value)
     except (ValueError, RecursionError, TypeError) as error:
         raise refuse("the graph: provenance", "is JSON", error, "an object", REMEDY) from error
     return record

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from lapilli.compiler.ir import Node
-from lapilli.compiler.layers.activation import RELU
+from lapilli.compiler.layers.activation import ACTIVATIONS
 from lapilli.compiler.layers.arithmetic import (
     ADD,
     DIVIDE,
@@ -18,41 +18,148 @@ from lapilli.compiler.layers.arithmetic import (
     SUBTRACT,
     SUBTRACT_FROM,
 )
-from lapilli.compiler.layers.convolution import CONV2D, CONV_TRANSPOSE
-from lapilli.compiler.layers.dense import LINEAR
+from lapilli.compiler.layers.axiswise import (
+    EXPAND,
+    FLIP,
+    INDEX_SELECT,
+    ONNX_SUM,
+    REPEAT,
+    REPEAT_INTERLEAVE,
+    ROLL,
+    SUM,
+    TILE,
+)
+from lapilli.compiler.layers.convolution import (
+    CONV2D,
+    CONV_TRANSPOSE,
+    CONVOLUTION,
+    ONNX_CONVOLUTION,
+    ONNX_TRANSPOSED,
+)
+from lapilli.compiler.layers.dense import (
+    EINSUM,
+    GEMM,
+    LINEAR,
+    PRODUCT,
+)
 from lapilli.compiler.layers.joining import CONCATENATE, HSTACK, SPLIT, STACK, UNBIND
+from lapilli.compiler.layers.max_pooling import (
+    ADAPTIVE_MAX_POOL,
+    GLOBAL_MAX_POOL,
+    MAX_OVER_AXES,
+    MAX_POOL,
+    ONNX_MAX,
+    ONNX_MAX_POOL,
+)
+from lapilli.compiler.layers.padding import (
+    CIRCULAR_PAD,
+    CONSTANT_PAD,
+    FILL_PAD,
+    ONNX_PAD,
+    PAD,
+    REFLECTION_PAD,
+    REPLICATION_PAD,
+)
 from lapilli.compiler.layers.permutation import (
     CHANNEL_SHUFFLE,
+    DEPTH_TO_SPACE,
+    MOVE,
     PERMUTE,
     PIXEL_SHUFFLE,
     PIXEL_UNSHUFFLE,
+    SPACE_TO_DEPTH,
     TRANSPOSE,
 )
-from lapilli.compiler.layers.pooling import ADAPTIVE_AVERAGE_POOL, AVERAGE_POOL, MEAN
-from lapilli.compiler.layers.rescale import BATCH_NORM
+from lapilli.compiler.layers.pooling import (
+    ADAPTIVE_AVERAGE_POOL,
+    AVERAGE_POOL,
+    GLOBAL_AVERAGE_POOL,
+    MEAN,
+    ONNX_AVERAGE_POOL,
+    ONNX_MEAN,
+)
+from lapilli.compiler.layers.rescale import (
+    BATCH_NORM,
+    INSTANCE_NORM,
+    ONNX_BATCH_NORM,
+)
 from lapilli.compiler.layers.rule import LayerRule
-from lapilli.compiler.layers.shape import PAD, RESHAPE, SLICE, ZERO_PAD
-from lapilli.compiler.layers.upsampling import INTERPOLATE
+from lapilli.compiler.layers.shape import (
+    NARROW,
+    ONNX_GATHER,
+    ONNX_SLICE,
+    RESHAPE,
+    SELECT,
+    SLICE,
+    SLICE_ALONG,
+)
+from lapilli.compiler.layers.upsampling import (
+    BICUBIC,
+    BILINEAR,
+    GATHER,
+    INTERPOLATE,
+    NEAREST,
+    NEAREST_EXACT,
+    RESIZE,
+    SMOOTH,
+)
 from lapilli.compiler.layers.vanishing import (
     ALPHA_DROPOUT,
     DROPOUT,
     IDENTITY,
+    ONNX_DROPOUT,
     STOCHASTIC_DEPTH,
 )
 
 TABLE: tuple[LayerRule, ...] = (
     CONV2D,
     CONV_TRANSPOSE,
+    CONVOLUTION,
+    ONNX_CONVOLUTION,
+    ONNX_TRANSPOSED,
     LINEAR,
+    PRODUCT,
+    GEMM,
+    EINSUM,
     BATCH_NORM,
-    RELU,
+    ONNX_BATCH_NORM,
+    INSTANCE_NORM,
+    *ACTIVATIONS,
     AVERAGE_POOL,
     ADAPTIVE_AVERAGE_POOL,
     MEAN,
+    ONNX_AVERAGE_POOL,
+    GLOBAL_AVERAGE_POOL,
+    ONNX_MEAN,
+    MAX_POOL,
+    ADAPTIVE_MAX_POOL,
+    MAX_OVER_AXES,
+    ONNX_MAX_POOL,
+    GLOBAL_MAX_POOL,
+    ONNX_MAX,
     RESHAPE,
     SLICE,
+    SLICE_ALONG,
+    SELECT,
+    NARROW,
+    INDEX_SELECT,
     PAD,
-    ZERO_PAD,
+    CONSTANT_PAD,
+    FILL_PAD,
+    REFLECTION_PAD,
+    REPLICATION_PAD,
+    CIRCULAR_PAD,
+    ONNX_PAD,
+    SUM,
+    FLIP,
+    ROLL,
+    REPEAT,
+    TILE,
+    REPEAT_INTERLEAVE,
+    EXPAND,
+    ONNX_SUM,
+    ONNX_SLICE,
+    ONNX_GATHER,
     ADD,
     CONCATENATE,
     HSTACK,
@@ -61,10 +168,20 @@ TABLE: tuple[LayerRule, ...] = (
     UNBIND,
     PERMUTE,
     TRANSPOSE,
+    MOVE,
     CHANNEL_SHUFFLE,
     PIXEL_SHUFFLE,
     PIXEL_UNSHUFFLE,
+    DEPTH_TO_SPACE,
+    SPACE_TO_DEPTH,
     INTERPOLATE,
+    NEAREST,
+    NEAREST_EXACT,
+    BILINEAR,
+    BICUBIC,
+    SMOOTH,
+    GATHER,
+    RESIZE,
     SUBTRACT,
     SUBTRACT_FROM,
     MULTIPLY,
@@ -72,6 +189,7 @@ TABLE: tuple[LayerRule, ...] = (
     NEGATE,
     DROPOUT,
     ALPHA_DROPOUT,
+    ONNX_DROPOUT,
     STOCHASTIC_DEPTH,
     IDENTITY,
 )
@@ -80,7 +198,5 @@ MEANING: dict[type[Node], LayerRule] = {rule.node: rule for rule in TABLE if rul
 """The rule that says what a node computes."""
 
 
-def known(kind: Literal["modules", "functions", "methods"]) -> str:
-    """The short names of all layers of one kind, for people."""
-    names = {key.rpartition(".")[2] for rule in TABLE for key in getattr(rule, kind)}
-    return ", ".join(sorted(names))
+Kind = Literal["modules", "functions", "methods", "aten", "onnx"]
+"""What a kind of input calls its layers by: a field of LayerRule."""

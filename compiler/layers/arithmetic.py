@@ -1,4 +1,4 @@
-"""Sums of tensors (residual connections), and arithmetic with constants."""
+"""Sums of tensors (residual connections), products (gates), and arithmetic with constants."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, final
 import numpy as np
 
 from lapilli.compiler.compose import Affine
-from lapilli.compiler.ir import Node
+from lapilli.compiler.ir import Node, Shape
+from lapilli.compiler.layers.axiswise import broadcast, check_broadcast
 from lapilli.compiler.layers.rescale import rescale
 from lapilli.compiler.layers.rule import Call, LayerRule, Operand, real
 from lapilli.compiler.linear import Array, Diagonal, frozen
@@ -17,9 +18,17 @@ from lapilli.compiler.linear import Array, Diagonal, frozen
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sum(Node):
-    """input + alpha * other, two tensors of equal shape."""
+    """input + alpha * other, two tensors that broadcast to shape."""
 
     alpha: float
+
+
+@final
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Product(Node):
+    """input * other, two tensors that broadcast to `shape`; factors: their own shapes."""
+
+    factors: tuple[Shape, Shape]
 
 
 def _constant(call: Call, value: Any) -> Array:
@@ -29,7 +38,7 @@ def _constant(call: Call, value: Any) -> Array:
         raise call.refuse(
             "constants are finite", "NaN or infinity", "finite numbers", "Correct the constant."
         )
-    if array.ndim > len(call.shape) and array.shape[0] == 1:
+    if array.ndim > len(call.shape) and (array == array[:1]).all():
         array = array[0]
     if np.broadcast_shapes(array.shape, call.shape) != call.shape:
         raise call.refuse(
@@ -40,13 +49,8 @@ def _constant(call: Call, value: Any) -> Array:
 
 def _add(call: Call, *, input: Any, other: Any, alpha: float = 1.0) -> Node:
     if isinstance(input, Operand) and isinstance(other, Operand):
-        if input.shape != other.shape:
-            raise call.refuse(
-                "tensors of equal shape are added",
-                f"{input.shape} + {other.shape}",
-                "equal shapes",
-                "Bring both to one shape before the sum.",
-            )
+        check_broadcast(call, input)
+        check_broadcast(call, other)
         return Sum(
             name=call.name,
             inputs=(input.name, other.name),
@@ -69,11 +73,14 @@ def _subtract_from(call: Call, *, input: Any, other: Any, alpha: float = 1.0) ->
 
 def _multiply(call: Call, *, input: Any, other: Any) -> Node:
     if isinstance(input, Operand) and isinstance(other, Operand):
-        raise call.refuse(
-            "a neuron weighs activities by constants",
-            "a product of two activities",
-            "tensor * constant",
-            "Products such as squeeze-and-excitation have no spiking form here: remove the gate.",
+        check_broadcast(call, input)
+        check_broadcast(call, other)
+        return Product(
+            name=call.name,
+            inputs=(input.name, other.name),
+            shape=call.shape,
+            where=call.where,
+            factors=(input.shape, other.shape),
         )
     operand, factor = (input, other) if isinstance(input, Operand) else (other, input)
     return rescale(call, operand, _constant(call, factor), np.zeros(()))
@@ -98,7 +105,7 @@ def _negate(call: Call, *, input: Operand) -> Node:
 
 
 def _lower_sum(node: Sum, operands: tuple[Affine, ...]) -> Affine:
-    left, right = operands
+    left, right = (broadcast(operand, node.shape) for operand in operands)
     if node.alpha != 1.0:
         right = right.through(Diagonal(frozen(np.full((), node.alpha)), node.shape, node.shape))
     return left.plus(right)
@@ -113,6 +120,8 @@ ADD = LayerRule(
     lower=_lower_sum,
     functions={"operator.add": _TWO, "operator.iadd": _TWO, "torch.add": _SCALED},
     methods={"add": _SCALED, "add_": _SCALED},
+    aten={"add": _SCALED, "add_": _SCALED},
+    onnx={"Add": _TWO},
 )
 SUBTRACT = LayerRule(
     build=_subtract,
@@ -123,10 +132,16 @@ SUBTRACT = LayerRule(
         "torch.subtract": _SCALED,
     },
     methods={"sub": _SCALED, "sub_": _SCALED, "subtract": _SCALED},
+    aten=dict.fromkeys(("sub", "sub_", "subtract", "subtract_"), _SCALED),
+    onnx={"Sub": _TWO},
 )
-SUBTRACT_FROM = LayerRule(build=_subtract_from, functions={"torch.rsub": _SCALED})
+SUBTRACT_FROM = LayerRule(
+    build=_subtract_from, functions={"torch.rsub": _SCALED}, aten={"rsub": _SCALED}
+)
 MULTIPLY = LayerRule(
     build=_multiply,
+    node=Product,
+    role="product",
     functions={
         "operator.mul": _TWO,
         "operator.imul": _TWO,
@@ -134,6 +149,8 @@ MULTIPLY = LayerRule(
         "torch.multiply": _TWO,
     },
     methods={"mul": _TWO, "mul_": _TWO, "multiply": _TWO},
+    aten=dict.fromkeys(("mul", "mul_", "multiply", "multiply_"), _TWO),
+    onnx={"Mul": _TWO},
 )
 DIVIDE = LayerRule(
     build=_divide,
@@ -145,6 +162,8 @@ DIVIDE = LayerRule(
         "torch.true_divide": _TWO,
     },
     methods={"div": _TWO, "div_": _TWO, "divide": _TWO, "true_divide": _TWO},
+    aten=dict.fromkeys(("div", "div_", "divide", "divide_", "true_divide", "true_divide_"), _TWO),
+    onnx={"Div": _TWO},
 )
 NEGATE = LayerRule(
     build=_negate,
@@ -154,4 +173,6 @@ NEGATE = LayerRule(
         "torch.negative": ("input",),
     },
     methods={"neg": ("input",), "neg_": ("input",), "negative": ("input",)},
+    aten=dict.fromkeys(("neg", "neg_", "negative", "negative_"), ("input",)),
+    onnx={"Neg": ("input",)},
 )

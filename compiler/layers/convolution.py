@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, final
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, final
 
 from lapilli.compiler.compose import Affine
 from lapilli.compiler.ir import Node, Shape
+from lapilli.compiler.layers.axiswise import through_axes
+from lapilli.compiler.layers.onnx_windows import Numbers, numbers, padding
+from lapilli.compiler.layers.padding import border, check_mode
 from lapilli.compiler.layers.rule import Call, LayerRule, Operand, pair, real
+from lapilli.compiler.layers.tensor_product import Matrix
 from lapilli.compiler.linear import Array, Conv, ConvTransposed, frozen
 
 _Sizes = int | tuple[int, ...]
@@ -47,9 +51,13 @@ class _Convolution(Node):
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Conv2d(_Convolution):
-    """weight (O, C / groups, kH, kW); padding (top, left) of zeros."""
+    """weight (O, C / groups, kH, kW); padding (top, left) of zeros.
+
+    border: one matrix (out, in) per axis that pads the operand before; in_shape is then padded.
+    """
 
     FORM = Conv
+    border: tuple[Matrix, ...] = ()
 
 
 @final
@@ -72,16 +80,30 @@ def _build(
     groups: int = 1,
     padding_mode: str = "zeros",
 ) -> Node:
-    if padding_mode != "zeros":
-        raise call.refuse(
-            "padding is with zeros", padding_mode, "zeros", "Use padding_mode='zeros'."
-        )
     spread, taps = pair(dilation), pair(weight.shape[2:])
+    after = None
     if padding == "same":  # torch puts the odd zero after the image
-        before = (spread[0] * (taps[0] - 1) // 2, spread[1] * (taps[1] - 1) // 2)
+        whole = (spread[0] * (taps[0] - 1), spread[1] * (taps[1] - 1))
+        before = (whole[0] // 2, whole[1] // 2)
+        after = (whole[0] - before[0], whole[1] - before[1])
     else:
         before = (0, 0) if isinstance(padding, str) else pair(padding)  # "valid" pads nothing
-    return _made(Conv2d, call, input, weight, bias, pair(stride), before, spread, groups)
+    made = _made(Conv2d, call, input, weight, bias, pair(stride), before, spread, groups)
+    if padding_mode == "zeros" or not any(before + (after or before)):
+        return made
+    return _bordered(call, made, padding_mode, after or before)
+
+
+def _bordered(call: Call, node: Any, mode: str, after: tuple[int, int]) -> Node:
+    """The convolution that reads no zeros beside the image but what `mode` puts there."""
+    end = after if len(node.shape) == 3 else (0, after[1])
+    pairs = ((0, 0), (node.padding[0], end[0]), (node.padding[1], end[1]))
+    check_mode(call, mode, pairs)
+    found = border(mode, pairs, node.in_shape)
+    sizes = tuple(a + size + b for (a, b), size in zip(pairs, node.in_shape, strict=True))
+    return replace(
+        node, in_shape=sizes, padding=(0, 0), border=tuple(found.get(a) for a in range(3))
+    )
 
 
 def _build_transposed(
@@ -97,8 +119,77 @@ def _build_transposed(
     dilation: _Sizes = 1,
     padding_mode: str = "zeros",  # torch itself refuses all others
 ) -> Node:
-    numbers = pair(stride), pair(padding), pair(dilation)
-    return _made(TransposedConvolution, call, input, weight, bias, *numbers, groups)
+    settings = pair(stride), pair(padding), pair(dilation)
+    return _made(TransposedConvolution, call, input, weight, bias, *settings, groups)
+
+
+def _build_either(
+    call: Call,
+    *,
+    input: Operand,
+    weight: Array,
+    bias: Array | None,
+    stride: _Sizes,
+    padding: _Sizes,
+    dilation: _Sizes,
+    transposed: bool,
+    output_padding: _Sizes,
+    groups: int,
+) -> Node:
+    kind = TransposedConvolution if transposed else Conv2d
+    settings = pair(stride), pair(padding), pair(dilation)
+    return _made(kind, call, input, weight, bias, *settings, groups)
+
+
+def _build_onnx(
+    call: Call,
+    *,
+    input: Operand,
+    weight: Array,
+    bias: Array | None = None,
+    kernel_shape: Numbers = None,  # the weight's own
+    strides: Numbers = None,
+    dilations: Numbers = None,
+    pads: Numbers = None,
+    auto_pad: str = "NOTSET",
+    group: int = 1,
+) -> Node:
+    taps = weight.shape[2:]
+    # The zeros behind an axis show in the size of the result, and that is known.
+    around = padding(call, input.shape, call.shape, taps, strides, dilations, pads, auto_pad)
+    before = pair(tuple(first for first, _ in around))
+    step, spread = (pair(numbers(given, len(taps))) for given in (strides, dilations))
+    return _made(Conv2d, call, input, weight, bias, step, before, spread, group)
+
+
+def _build_onnx_transposed(
+    call: Call,
+    *,
+    input: Operand,
+    weight: Array,
+    bias: Array | None = None,
+    kernel_shape: Numbers = None,
+    strides: Numbers = None,
+    dilations: Numbers = None,
+    pads: Numbers = None,
+    auto_pad: str = "NOTSET",
+    group: int = 1,
+    output_padding: Numbers = None,
+    output_shape: Numbers = None,
+) -> Node:
+    taps, rank = weight.shape[2:], weight.ndim - 2
+    step, spread = numbers(strides, rank), numbers(dilations, rank)
+    if output_shape or auto_pad.startswith("SAME"):
+        more, cut = numbers(output_padding, rank, 0), []
+        for axis in range(rank):
+            whole = step[axis] * (input.shape[axis + 1] - 1) + (taps[axis] - 1) * spread[axis] + 1
+            total = max(whole + more[axis] - call.shape[axis + 1], 0)
+            cut.append(total // 2 if auto_pad == "SAME_UPPER" else total - total // 2)
+    else:
+        around = padding(call, input.shape, call.shape, taps, step, spread, pads, auto_pad)
+        cut = [first for first, _ in around]
+    settings = pair(step), pair(tuple(cut)), pair(spread)
+    return _made(TransposedConvolution, call, input, weight, bias, *settings, group)
 
 
 def _made(
@@ -141,7 +232,14 @@ def _made(
 
 
 def _lower(node: _Convolution, operands: tuple[Affine, ...]) -> Affine:
-    result = operands[0].through(node.map()).shifted(node.bias[:, None, None])
+    form = operands[0]
+    if isinstance(node, Conv2d) and node.border:
+        inner = tuple(
+            size if matrix is None else int(matrix.shape[1])
+            for size, matrix in zip(node.in_shape, node.border, strict=True)
+        )
+        form = through_axes(form, inner, node.border)
+    result = form.through(node.map()).shifted(node.bias[:, None, None])
     return result.viewed(node.shape)
 
 
@@ -160,6 +258,7 @@ CONV2D = LayerRule(
         "torch.nn.functional.conv1d": ("input", *_PARAMETERS),
         "torch.nn.functional.conv2d": ("input", *_PARAMETERS),
     },
+    aten={"conv1d": ("input", *_PARAMETERS), "conv2d": ("input", *_PARAMETERS)},
     macs=lambda node: node.map().dense_macs,
 )
 
@@ -175,5 +274,25 @@ CONV_TRANSPOSE = LayerRule(
         "torch.nn.functional.conv_transpose1d": ("input", *_TRANSPOSED),
         "torch.nn.functional.conv_transpose2d": ("input", *_TRANSPOSED),
     },
+    aten={
+        "conv_transpose1d": ("input", *_TRANSPOSED),
+        "conv_transpose2d": ("input", *_TRANSPOSED),
+    },
     macs=lambda node: node.map().dense_macs,
+)
+
+CONVOLUTION = LayerRule(
+    build=_build_either,
+    aten={
+        "convolution": (
+            *("input", "weight", "bias", "stride", "padding", "dilation"),
+            *("transposed", "output_padding", "groups"),
+        )
+    },
+)
+"""What older versions of torch export both kinds as."""
+
+ONNX_CONVOLUTION = LayerRule(build=_build_onnx, onnx={"Conv": ("input", "weight", "bias")})
+ONNX_TRANSPOSED = LayerRule(
+    build=_build_onnx_transposed, onnx={"ConvTranspose": ("input", "weight", "bias")}
 )

@@ -128,9 +128,15 @@ CONCATENATE = LayerRule(
     node=Concatenate,
     lower=_lower,
     functions={"torch.cat": _JOIN, "torch.concat": _JOIN, "torch.concatenate": _JOIN},
+    aten={"cat": _JOIN, "concat": _JOIN, "concatenate": _JOIN},
+    onnx={"Concat": ("**tensors",)},
 )
-HSTACK = LayerRule(build=_hstack, functions={"torch.hstack": ("tensors",)})
-STACK = LayerRule(build=_stack, functions={"torch.stack": _JOIN})
+HSTACK = LayerRule(
+    build=_hstack,
+    functions={"torch.hstack": ("tensors",), "torch.column_stack": ("tensors",)},
+    aten={"hstack": ("tensors",), "column_stack": ("tensors",)},
+)
+STACK = LayerRule(build=_stack, functions={"torch.stack": _JOIN}, aten={"stack": _JOIN})
 SPLIT = LayerRule(
     build=_split,
     splits=True,
@@ -145,10 +151,16 @@ SPLIT = LayerRule(
         "chunk": ("input", "chunks", "dim"),
         "tensor_split": _SIZES,
     },
+    aten={
+        **dict.fromkeys(("split", "split_with_sizes", "tensor_split"), _SIZES),
+        "chunk": ("input", "chunks", "dim"),
+    },
+    onnx={"Split": ("input", "*split", "axis=dim")},
 )
 UNBIND = LayerRule(
     build=_unbind,
     splits=True,
     functions={"torch.unbind": ("input", "dim")},
     methods={"unbind": ("input", "dim")},
+    aten={"unbind": ("input", "dim")},
 )

@@ -97,6 +97,18 @@ def _transpose(call: Call, *, input: Operand, dim0: int, dim1: int) -> Node:
     return _node(call, input, input.shape, tuple(axes))
 
 
+def _move(call: Call, *, input: Operand, source: Any, destination: Any) -> Node:
+    rank = len(input.shape) + 1
+    start, end = (
+        [int(d) % rank for d in ((dims,) if isinstance(dims, int) else dims)]
+        for dims in (source, destination)
+    )
+    order = [axis for axis in range(rank) if axis not in start]
+    for place, axis in sorted(zip(end, start, strict=True)):
+        order.insert(place, axis)
+    return _permute(call, input=input, dims=tuple(order))
+
+
 def _channel_shuffle(call: Call, *, input: Operand, groups: int) -> Node:
     channels, *plane = input.shape
     view = (groups, channels // groups, *plane)
@@ -123,10 +135,7 @@ def _pixel_unshuffle(call: Call, *, input: Operand, downscale_factor: int) -> No
 
 
 def _blocks(call: Call, operand: Operand, factor: int, *, back: bool) -> Node:
-    if len(operand.shape) != 3:
-        raise call.refuse(
-            "pixel shuffling reads (C, H, W)", operand.shape, "(C, H, W)", "Keep the batch axis."
-        )
+    _three(call, operand)
     return PixelShuffle(
         name=call.name,
         inputs=(operand.name,),
@@ -138,11 +147,34 @@ def _blocks(call: Call, operand: Operand, factor: int, *, back: bool) -> Node:
     )
 
 
+def _depth_to_space(call: Call, *, input: Operand, blocksize: int, mode: str = "DCR") -> Node:
+    if mode == "CRD":  # PyTorch's order
+        return _blocks(call, input, blocksize, back=False)
+    channels, height, width = _three(call, input)
+    view = (blocksize, blocksize, channels // blocksize**2, height, width)
+    return _node(call, input, view, (2, 3, 0, 4, 1))
+
+
+def _space_to_depth(call: Call, *, input: Operand, blocksize: int) -> Node:
+    channels, height, width = _three(call, input)
+    view = (channels, height // blocksize, blocksize, width // blocksize, blocksize)
+    return _node(call, input, view, (2, 4, 0, 1, 3))
+
+
+def _three(call: Call, operand: Operand) -> tuple[int, int, int]:
+    if len(operand.shape) != 3:
+        raise call.refuse(
+            "pixel shuffling reads (C, H, W)", operand.shape, "(C, H, W)", "Keep the batch axis."
+        )
+    return operand.shape[0], operand.shape[1], operand.shape[2]
+
+
 def _lower(node: Permute | PixelShuffle, operands: tuple[Affine, ...]) -> Affine:
     return operands[0].through(node.map()).viewed(node.shape)
 
 
 _TWO = ("input", "dim0", "dim1")
+_MOVED = ("input", "source", "destination")
 
 PERMUTE = LayerRule(
     build=_permute,
@@ -150,16 +182,26 @@ PERMUTE = LayerRule(
     lower=_lower,
     functions={"torch.permute": ("input", "**dims")},
     methods={"permute": ("input", "**dims")},
+    aten={"permute": ("input", "**dims")},
+    onnx={"Transpose": ("input", "perm=dims")},
 )
 TRANSPOSE = LayerRule(
     build=_transpose,
     functions={"torch.transpose": _TWO, "torch.swapaxes": _TWO, "torch.swapdims": _TWO},
     methods={"transpose": _TWO, "swapaxes": _TWO, "swapdims": _TWO},
+    aten={"transpose": _TWO, "swapaxes": _TWO, "swapdims": _TWO},
+)
+MOVE = LayerRule(
+    build=_move,
+    functions={"torch.movedim": _MOVED, "torch.moveaxis": _MOVED},
+    methods={"movedim": _MOVED, "moveaxis": _MOVED},
+    aten={"movedim": _MOVED, "moveaxis": _MOVED},
 )
 CHANNEL_SHUFFLE = LayerRule(
     build=_channel_shuffle,
     modules={"torch.nn.ChannelShuffle": ("groups",)},
     functions={"torch.nn.functional.channel_shuffle": ("input", "groups")},
+    aten={"channel_shuffle": ("input", "groups"), "native_channel_shuffle": ("input", "groups")},
 )
 PIXEL_SHUFFLE = LayerRule(
     build=_pixel_shuffle,
@@ -167,9 +209,13 @@ PIXEL_SHUFFLE = LayerRule(
     lower=_lower,
     modules={"torch.nn.PixelShuffle": ("upscale_factor",)},
     functions={"torch.nn.functional.pixel_shuffle": ("input", "upscale_factor")},
+    aten={"pixel_shuffle": ("input", "upscale_factor")},
 )
 PIXEL_UNSHUFFLE = LayerRule(
     build=_pixel_unshuffle,
     modules={"torch.nn.PixelUnshuffle": ("downscale_factor",)},
     functions={"torch.nn.functional.pixel_unshuffle": ("input", "downscale_factor")},
+    aten={"pixel_unshuffle": ("input", "downscale_factor")},
 )
+DEPTH_TO_SPACE = LayerRule(build=_depth_to_space, onnx={"DepthToSpace": ("input",)})
+SPACE_TO_DEPTH = LayerRule(build=_space_to_depth, onnx={"SpaceToDepth": ("input",)})

@@ -4,12 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_RELU = "Train the network with ReLU in its place."
-_POOL = "Use average pooling of the same window, or a strided convolution, and fine-tune."
-_LAST = "Leave it out and apply it to the outputs; for a classifier the largest logit is the same."
-_NORM = "Use BatchNorm: in evaluation its statistics are constants, so it folds into the weights."
-_CLIP = "Use relu: thresholds saturate by themselves at the calibrated maximum."
-_GATE = "A product of two activities has no spiking form here: remove the gate or the attention."
+_POOL = "Use average or max pooling of the same window, or a strided convolution, and fine-tune."
+_LAST = (
+    "At the very end of an output, where nothing else reads it, it is taken off by itself; "
+    "elsewhere leave it out and apply it to the outputs: the largest logit is the same."
+)
+_HOST = (
+    "What it returns depends on values, not on shapes alone: compile the network up to its heads, "
+    "return scores and boxes, and select and decode them on the host."
+)
+_NORM = (
+    "Its statistics depend on the image, so it is not linear: use BatchNorm, which in evaluation "
+    "folds into the weights."
+)
+_LARGER = "Write a + relu(b - a) for the larger, a - relu(a - b) for the smaller of two tensors."
+_GATE = (
+    "Activities are multiplied element by element only (a * b): a matrix product of two of them, "
+    "as in attention, has no spiking form here."
+)
+_GLU = "Write it as it is defined: split the channels, and multiply by the sigmoid of one half."
+_THREE = "Networks of images and of signals compile: 1-D and 2-D layers, nothing in 3-D."
+_RECURRENT = (
+    "Layers that keep a state of their own from frame to frame are not compiled: use a recurrent "
+    "layer's convolutional or fully connected counterpart on a window of frames."
+)
+_LOOKED_UP = "Look it up before: compile the network from the embedded values on."
+_WINDOWS = "Write it as a convolution with fixed weights, or as pooling."
+_CURVE = (
+    "Use an activation that `lapilli operators` lists, or add the curve to "
+    "lapilli.compiler.activations: any function of one variable becomes a ladder."
+)
 _SIZE = "Keep the resolution, or resize with nearest or bilinear interpolation."
 _DATA = "Python code and numbers must not depend on the values of tensors, only on their shapes."
 _TYPE = "Compute in float32 throughout: Lapilli does the quantisation."
@@ -18,27 +42,46 @@ _PARAMETRISED = "Call torch.nn.utils.parametrize.remove_parametrizations on the 
 _RANDOM = "Switch it off in evaluation: what is random cannot be compiled."
 
 _REMEDIES: dict[str, tuple[str, ...]] = {
-    _RELU: (
-        *("elu", "celu", "selu", "gelu", "silu", "mish", "leaky_relu", "leakyrelu", "prelu"),
-        *("rrelu", "softplus", "hardswish", "hardsigmoid", "tanh", "hardtanh", "softsign", "abs"),
-        *("relu6", "threshold", "glu", "logsigmoid", "tanhshrink", "softshrink", "hardshrink"),
-    ),
     _POOL: (
-        *("maxpool1d", "maxpool2d", "max_pool1d", "max_pool2d", "max_pool2d_with_indices"),
-        *("adaptivemaxpool2d", "adaptive_max_pool2d", "amax", "lppool2d", "fractionalmaxpool2d"),
+        *("lppool1d", "lppool2d", "lp_pool1d", "lp_pool2d", "fractionalmaxpool2d"),
+        *("maxunpool2d", "max_unpool2d"),
     ),
-    _LAST: ("softmax", "softmax2d", "log_softmax", "logsoftmax", "sigmoid", "argmax", "topk"),
+    _LAST: (
+        *("softmax", "softmax2d", "log_softmax", "logsoftmax", "softmin", "argmax"),
+        *("topk", "max"),
+    ),
     _NORM: (
-        *("layernorm", "layer_norm", "groupnorm", "group_norm", "instancenorm2d"),
-        *("instance_norm", "rmsnorm", "localresponsenorm", "local_response_norm", "normalize"),
+        *("layernorm", "layer_norm", "groupnorm", "group_norm", "rmsnorm", "rms_norm"),
+        *("localresponsenorm", "local_response_norm", "crossmaplrn2d", "normalize"),
     ),
-    _CLIP: ("clamp", "clamp_", "clip", "clamp_min", "clamp_max", "maximum", "minimum"),
+    _LARGER: ("maximum", "minimum", "fmax", "fmin"),
+    _GLU: ("glu",),
     _GATE: (
-        *("matmul", "bmm", "einsum", "multiheadattention", "scaled_dot_product_attention"),
-        *("bilinear", "pow", "square", "imatmul", "ipow", "baddbmm"),
+        *("bmm", "multiheadattention", "scaled_dot_product_attention"),
+        *("transformerencoderlayer", "transformerencoder", "transformer"),
+        *("bilinear", "imatmul", "baddbmm"),
+    ),
+    _THREE: (
+        *("conv3d", "convtranspose3d", "conv_transpose3d", "batchnorm3d", "avgpool3d"),
+        *("avg_pool3d", "maxpool3d", "max_pool3d", "adaptiveavgpool3d", "adaptive_avg_pool3d"),
+        *("adaptivemaxpool3d", "dropout3d", "reflectionpad3d", "replicationpad3d", "zeropad3d"),
+        "constantpad3d",
+    ),
+    _RECURRENT: ("lstm", "gru", "rnn", "lstmcell", "grucell", "rnncell"),
+    _LOOKED_UP: ("embedding", "embeddingbag", "one_hot"),
+    _WINDOWS: ("unfold", "fold", "im2col", "col2im"),
+    _CURVE: (
+        *("exp", "log", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "sign", "floor", "ceil"),
+        *("round", "erf", "logit"),
     ),
     _SIZE: ("grid_sample", "affine_grid"),
-    _DATA: ("item", "tolist", "numpy", "bool", "is_contiguous", "nonzero", "where"),
+    _DATA: ("item", "tolist", "numpy", "bool", "is_contiguous"),
+    _HOST: (
+        *("nms", "batched_nms", "_batched_nms_vanilla", "_batched_nms_coordinate_trick"),
+        *("remove_small_boxes", "clip_boxes_to_image", "roi_align", "roi_pool", "box_convert"),
+        *("nonzero", "where", "masked_select", "unique", "sort", "argsort", "bincount"),
+        *("gt", "lt", "ge", "le", "eq", "ne", "greater", "less", "isnan"),
+    ),
     _TYPE: ("half", "double", "bfloat16", "int", "long", "quantize", "type", "type_as"),
     _WRAPPED: ("dataparallel", "distributeddataparallel"),
     _PARAMETRISED: ("parametrizedconv2d", "parametrizedlinear"),

@@ -76,8 +76,12 @@ class LayerRule:
     (None: another row's node, or none where the layer vanishes); it has either `lower`, if it is
     affine, or `role`, if it starts a population. modules: full name -> attributes to read;
     functions, methods: name -> positional parameters, named as `build` takes them, a starred one
-    for those that the result's shape already tells, one with two stars for all that remain. macs:
-    multiply-accumulates of the float layer for one image. splits: the call returns a tuple.
+    for those that the result's shape already tells, one with two stars for all that remain. aten:
+    the same for operators of exported programs, by their name, or by name.overload where overloads
+    differ; onnx: for operators of ONNX, inputs by position; their attributes are keywords, and
+    "alpha=slope" renames one. macs: multiply-accumulates of the float layer for one image. splits:
+    the call returns a tuple. part(node, channels): of an elementwise node, what fields are others
+    on some channels; None: each unit depends on more than that unit of one operand.
     """
 
     build: Build
@@ -87,8 +91,11 @@ class LayerRule:
     modules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     functions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     methods: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    aten: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    onnx: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     macs: Callable[[Any], int] = lambda node: 0
     splits: bool = False
+    part: Callable[[Any, slice], dict[str, Any]] | None = None
 
 
 def pair(value: int | tuple[int, ...]) -> tuple[int, int]:

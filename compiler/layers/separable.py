@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import final
+import math
 
 import numpy as np
 import scipy.sparse as sp
 
+from lapilli.compiler.compose import compose
+from lapilli.compiler.layers.windows import window
 from lapilli.compiler.linear import Array, Conv, ConvTransposed, LinearMap, Shape, Sparse, frozen
 
 
@@ -20,7 +21,7 @@ def separable_map(in_shape: Shape, rows: Array, columns: Array) -> LinearMap:
     channels = in_shape[0]
     out_shape = (channels, len(rows), len(columns))
     for form, one, other in ((Conv, rows, columns), (ConvTransposed, rows.T, columns.T)):
-        height, width = _window(one), _window(other)
+        height, width = window(one), window(other)
         if height is None or width is None:
             continue
         kernel = np.multiply.outer(height.weights, width.weights)
@@ -37,39 +38,29 @@ def separable_map(in_shape: Shape, rows: Array, columns: Array) -> LinearMap:
     return Sparse.from_matrix(matrix, in_shape, out_shape)
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class _Window:
-    """The same weights for every output, moved by a constant stride."""
+def broadcast(shape: Shape, out_shape: Shape) -> LinearMap | None:
+    """The map that repeats a tensor along its axes of one, as torch broadcasts; None: no change.
 
-    weights: Array
-    stride: int
-    padding: int
-
-
-def _window(matrix: Array) -> _Window | None:
-    """The window that makes this (out, in) matrix, or None if there is none.
-
-    A row at the border may lack weights that lie outside the input: those read zeros anyway.
+    shape, out_shape: without the batch, at most (C, H, W); shape may lack leading axes.
     """
-    starts = np.argmax(matrix != 0, axis=1)
-    ends = matrix.shape[1] - np.argmax(matrix[:, ::-1] != 0, axis=1)
-    widest = int(np.argmax(np.count_nonzero(matrix, axis=1)))
-    taps = np.flatnonzero(matrix[widest])
-    weights = matrix[widest, taps[0] : taps[-1] + 1]
-    # Where a window is cut off at one side, its other side still moves by the stride.
-    for stride in sorted({1, *np.diff(starts).tolist(), *np.diff(ends).tolist()} - {0}):
-        first = taps[0] + (np.arange(len(matrix)) - widest) * stride
-        if np.array_equal(windows(weights, first, matrix.shape[1]), matrix):
-            return _Window(weights, stride, -int(first[0]))
-    return None
-
-
-def windows(weights: Array, first: Array, size: int) -> Array:
-    """The (out, in) matrix of windows that begin at `first` (out,), cut off at the borders."""
-    matrix = np.zeros((len(first), size))
-    for row, start in zip(matrix, first, strict=True):
-        taps = start + np.arange(len(weights))
-        inside = (taps >= 0) & (taps < size)
-        row[taps[inside]] = weights[inside]
-    return matrix
+    if shape == out_shape:
+        return None
+    full = (1,) * (len(out_shape) - len(shape)) + shape
+    if len(out_shape) > 3:
+        size = math.prod(full)
+        index = np.broadcast_to(np.arange(size).reshape(full), out_shape).reshape(-1)
+        matrix = sp.csr_matrix((np.ones(index.size), index, np.arange(index.size + 1)))
+        return Sparse.from_matrix(matrix, shape, out_shape)
+    channels, height, width = (*full, *(1,) * (3 - len(full)))
+    wide = (*out_shape, *(1,) * (3 - len(out_shape)))
+    linear: LinearMap | None = None
+    if (height, width) != wide[1:]:
+        rows, columns = (
+            np.eye(n) if n == m else np.ones((m, 1))
+            for n, m in zip((height, width), wide[1:], strict=True)
+        )
+        linear = separable_map((channels, height, width), rows, columns)
+    if channels != wide[0]:
+        spread = Conv(frozen(np.ones((wide[0], 1, 1, 1))), (1, *wide[1:]), wide)
+        linear = spread if linear is None else compose(spread, linear)
+    return linear

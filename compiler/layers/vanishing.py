@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from lapilli.compiler.layers.rule import Call, LayerRule, Operand
 
 
@@ -42,6 +44,19 @@ def _stochastic_depth(
     return _dropout(call, input=input, p=p, training=training)
 
 
+def _onnx_dropout(
+    call: Call,
+    *,
+    input: Operand,
+    ratio: Any = 0.5,
+    training_mode: Any = False,
+    seed: int = 0,
+) -> Operand:
+    p = 0.5 if ratio is None else float(np.asarray(ratio).reshape(()))
+    training = training_mode is not None and bool(np.asarray(training_mode).reshape(()))
+    return _dropout(call, input=input, p=p, training=training)
+
+
 def _same(call: Call, *, input: Operand, **_: Any) -> Operand:
     return input
 
@@ -63,6 +78,7 @@ DROPOUT = LayerRule(
         "torch.nn.functional.dropout1d": _DROPOUT,
         "torch.nn.functional.dropout2d": _DROPOUT,
     },
+    aten=dict.fromkeys(("dropout", "dropout_", "feature_dropout"), _DROPOUT[:-1]),
 )
 ALPHA_DROPOUT = LayerRule(
     build=_alpha_dropout,
@@ -70,6 +86,7 @@ ALPHA_DROPOUT = LayerRule(
         "torch.nn.functional.alpha_dropout": _DROPOUT,
         "torch.nn.functional.feature_alpha_dropout": _DROPOUT,
     },
+    aten=dict.fromkeys(("alpha_dropout", "feature_alpha_dropout"), _DROPOUT[:-1]),
 )
 STOCHASTIC_DEPTH = LayerRule(
     build=_stochastic_depth,
@@ -87,4 +104,13 @@ IDENTITY = LayerRule(
         "float": ("input",),
         "to": ("input", "*device_or_dtype"),
     },
+    aten=dict.fromkeys(
+        (
+            *("alias", "clone", "contiguous", "detach", "detach_", "lift_fresh_copy"),
+            *("to", "_to_copy"),
+        ),
+        ("input", "*type"),
+    ),
+    onnx={"Identity": ("input",), "Cast": ("input",)},
 )
+ONNX_DROPOUT = LayerRule(build=_onnx_dropout, onnx={"Dropout": ("input", "ratio", "training_mode")})

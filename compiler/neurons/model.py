@@ -55,14 +55,18 @@ class NeuronModel(ABC):
     """One update per time step; subclasses are final and carry their integer parameters.
 
     VARIABLES: what a neuron keeps from step to step; v, the membrane, is always there and is what
-    traces record. SETTLES: does `quantised` give exactly what a window of this network sends, in
+    traces record. PROGRAM: what takes a neuron that is a program, as on Loihi 2, or nothing.
+    SETTLES: does `quantised` give exactly what a window of this network sends, in
     whatever order its drive comes? LEADING: parameters that have one axis of their own in front of
-    those that broadcast to the population's shape.
+    those that broadcast to the population's shape. POOLS: the unit of the quantised ANN takes the
+    largest of the counts that arrive over synapses that are not zero, not their weighted sum.
     """
 
     VARIABLES: ClassVar[tuple[str, ...]] = ("v",)
     LEADING: ClassVar[tuple[str, ...]] = ()
     SETTLES: ClassVar[bool] = False
+    PROGRAM: ClassVar[str] = ""
+    POOLS: ClassVar[bool] = False
 
     def start(self, shape: Shape) -> State:
         """The state before the first step."""
@@ -99,6 +103,8 @@ class NeuronModel(ABC):
     def quantised(self, total: Int64Array, steps: int) -> Int64Array:
         """What the unit of the quantised ANN makes of a whole window's drive: count, or readout.
 
+        total: that drive; where the model `POOLS`, the largest count that arrives.
+
         Raises NetlistError where no function of the whole drive stands for the model.
         """
         raise NetlistError(
@@ -116,6 +122,17 @@ class NeuronModel(ABC):
         the model throws charge away.
         """
         return None
+
+    def settled(self, last: int, steps: int) -> bool:
+        """Is `quantised` what a window of `steps` sends, if no drive comes after step `last`?"""
+        return self.SETTLES
+
+    def last_sent(self, last: int, steps: int) -> int:
+        """The last step in which a spike may leave, if no drive comes after step `last`.
+
+        Counted from the first one in which spikes may leave, see `emission_lag`.
+        """
+        return steps - 1
 
     def emission_lag(self, steps: int) -> int:
         """Steps from the first step of a window to the first step in which its spikes leave."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from lapilli.compiler.linear import Array
 from lapilli.compiler.neurons.model import Flaw, Interval, NeuronModel, State, integers, limited
-from lapilli.compiler.neurons.window import windowed_flaw
+from lapilli.compiler.neurons.sending import windowed_flaw
 from lapilli.compiler.numerics import Int64Array, shift_towards_zero
 
 DECAY_BITS = 12
@@ -58,6 +58,9 @@ class MultiThreshold(NeuronModel):
             return super().quantised(total, steps)
         start = self.leak(integers(self.initial)) + steps * self.bias
         return integers(np.clip((start + total) // self.threshold, 0, steps * self.levels))
+
+    def settled(self, last: int, steps: int) -> bool:
+        return steps == 1
 
     def final_state(self, total: Int64Array, count: Int64Array, steps: int) -> Int64Array | None:
         if self.decay:

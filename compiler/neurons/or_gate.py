@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
+
+import numpy as np
 
 from lapilli.compiler.linear import Array
-from lapilli.compiler.neurons.model import Interval, NeuronModel, State, limited
+from lapilli.compiler.neurons.model import Interval, NeuronModel, State, integers, limited
+from lapilli.compiler.numerics import Int64Array
 
 
 @final
@@ -17,7 +20,11 @@ class OrGate(NeuronModel):
     Unary window spikes are sorted, all ones first (`Window`, `Ladder`): with weights of 1, the OR
     over a pool is the longest of its trains, so the count is the maximum of the counts, exactly.
     Spikes that are not sorted overestimate it: use `RateMax`.
+    SETTLES holds for sorted trains of ones over weights that are not negative (`Netlist.settles`).
     """
+
+    SETTLES: ClassVar[bool] = True
+    POOLS: ClassVar[bool] = True
 
     def step(self, state: State, drive: Array, tau: int, steps: int) -> tuple[State, Array]:
         v = limited(drive)
@@ -25,6 +32,12 @@ class OrGate(NeuronModel):
 
     def reach(self, drive: Interval, total: Interval, steps: int) -> Interval:
         return drive
+
+    def quantised(self, total: Int64Array, steps: int) -> Int64Array:
+        return integers(np.clip(total, 0, steps))
+
+    def last_sent(self, last: int, steps: int) -> int:
+        return last
 
     def payload(self) -> tuple[int, int]:
         return 0, 1

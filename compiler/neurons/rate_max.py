@@ -17,7 +17,7 @@ from lapilli.compiler.neurons.model import (
     integers,
     limited,
 )
-from lapilli.compiler.numerics import shift_left
+from lapilli.compiler.numerics import Int64Array, shift_left
 
 MAX_INPUTS = STATE_BITS - 1
 """Bits of a positive state."""
@@ -35,7 +35,9 @@ class RateMax(NeuronModel):
     are counted before the inputs are compared.
     """
 
+    POOLS: ClassVar[bool] = True
     VARIABLES: ClassVar[tuple[str, ...]] = ("v", "counts")
+    PROGRAM: ClassVar[str] = "a count for each input of a pool"
 
     inputs: int
 
@@ -53,6 +55,10 @@ class RateMax(NeuronModel):
 
     def reach(self, drive: Interval, total: Interval, steps: int) -> Interval:
         return drive
+
+    def quantised(self, total: Int64Array, steps: int) -> Int64Array:
+        """What the count approaches: whoever leads now and then changes on the way."""
+        return integers(np.clip(total, 0, steps))
 
     def flaw(self, steps: int) -> Flaw | None:
         if 1 <= self.inputs <= MAX_INPUTS:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import numpy as np
 
 from lapilli.compiler.linear import Array
-from lapilli.compiler.neurons.model import Flaw, State
 from lapilli.compiler.neurons.staircase import Staircase
-from lapilli.compiler.neurons.window import windowed_flaw
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class SigmaDelta(Staircase):
-    """v += drive; n = clip(floor(v / threshold), 0, levels); s = n - sent; sent = n.
+    """v += drive; n = clip(floor(v / threshold), lowest, levels); s = n - sent; sent = n.
 
     v starts a window at initial + bias, `sent` at 0. Spikes are graded and signed; summed up they
     are the activity, so on a still image the network settles to the quantised ANN, and on a video
@@ -31,18 +29,13 @@ class SigmaDelta(Staircase):
     bias: Array
     initial: Array
     levels: int
+    lowest: int = 0
 
-    def step(self, state: State, drive: Array, tau: int, steps: int) -> tuple[State, Array]:
-        v = self.charged(state, drive, tau)
-        sent = np.zeros_like(state["sent"]) if tau == 0 else state["sent"]
-        count = self.count(v)
-        return {"v": v, "sent": count}, count - sent
+    def coding(self) -> Literal["changes"]:
+        return "changes"
+
+    def beginning(self) -> Array:
+        return self.initial + self.bias
 
     def count(self, v: Array) -> Array:
-        return np.asarray(np.clip(v // self.threshold, 0, self.levels))
-
-    def flaw(self, steps: int) -> Flaw | None:
-        return super().flaw(steps) or windowed_flaw(self.levels, "graded", steps)
-
-    def payload(self) -> tuple[int, int]:
-        return -self.levels, self.levels
+        return np.asarray(np.clip(v // self.threshold, self.lowest, self.levels))

@@ -52,6 +52,9 @@ class Source(NeuronModel):
         before = np.zeros_like(sent) if tau == 0 else state["before"]
         return {**state, "before": sent}, sent - before
 
+    def last_sent(self, last: int, steps: int) -> int:
+        return 0 if self.timing == "first" else steps - 1
+
     def reach(self, drive: Interval, total: Interval, steps: int) -> Interval:
         return Interval(np.zeros((), np.int64), np.zeros((), np.int64))
 

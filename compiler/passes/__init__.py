@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from lapilli.compiler.errors import InputError
+from lapilli.compiler.passes.convert_fast_snn import FastSNN, convert_fast_snn
+from lapilli.compiler.passes.convert_lm_ht import LMHT, convert_lm_ht
 from lapilli.compiler.passes.convert_parallel import Parallel, convert_parallel
 from lapilli.compiler.passes.convert_rate import Rate, convert_rate
 from lapilli.compiler.passes.convert_sigma_delta import SigmaDelta, convert_sigma_delta
@@ -29,6 +31,8 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "parallel": Method(Parallel, convert_parallel, "least-squares"),
+    "fast-snn": Method(FastSNN, convert_fast_snn, "least-squares"),
+    "lm-ht": Method(LMHT, convert_lm_ht, "least-squares"),
     "rate": Method(Rate, convert_rate, "none"),
     "sigma-delta": Method(SigmaDelta, convert_sigma_delta, "least-squares"),
 }

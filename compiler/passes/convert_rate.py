@@ -7,11 +7,20 @@ b~ = b / lambda_out is carried by the spike amplitude lambda_in and the threshol
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, final
 
+import numpy as np
+
 from lapilli.compiler.linear import frozen
-from lapilli.compiler.passes.conversion import clip_values, convert_edges, input_population
+from lapilli.compiler.passes.conversion import (
+    ClipRule,
+    clipped_line,
+    convert_edges,
+    depths,
+    input_population,
+    line_steps,
+)
 from lapilli.compiler.passes.options import (
     check_choice,
     check_count,
@@ -19,11 +28,11 @@ from lapilli.compiler.passes.options import (
     check_range,
     help_text,
 )
-from lapilli.compiler.populations import PopulationGraph
-from lapilli.compiler.spiking import Model, SpikingGraph, SpikingPopulation, readout
+from lapilli.compiler.populations import Population, PopulationGraph
+from lapilli.compiler.spiking import Model, SpikingGraph, SpikingPopulation, pool, readout
 
 if TYPE_CHECKING:
-    from lapilli.compiler.calibrate import Ranges
+    from lapilli.compiler.calibrate import PopulationRange, Ranges
 
 
 @final
@@ -34,6 +43,10 @@ class Rate:
     steps: int = field(default=64, metadata=help_text("time steps T per image"))
     percentile: float = field(
         default=99.9, metadata=help_text("percentile of activity that maps to the full rate")
+    )
+    percentile_step: float = field(
+        default=0.0,
+        metadata=help_text("the percentile falls by so much from layer to layer (down to 50)"),
     )
     over: Literal["all", "positive"] = field(
         default="all",
@@ -66,6 +79,7 @@ class Rate:
     def __post_init__(self) -> None:
         check_count("steps", self.steps, 1, 65535)
         check_range("percentile", self.percentile, 50, 100)
+        check_range("percentile_step", self.percentile_step, 0, 50)
         check_choice("over", self.over, ("all", "positive"))
         check_choice("initial", self.initial, ("half", "zero"))
         check_choice("reset", self.reset, ("subtract", "zero"))
@@ -85,33 +99,40 @@ def convert_rate(graph: PopulationGraph, ranges: Ranges, options: Rate) -> Spiki
     subtract = options.reset == "subtract"
     model: Model = "soft_reset_if" if subtract else "hard_reset_if"
     half = 0.5 if options.initial == "half" and subtract else 0.0
-    populations = []
+    made: dict[str, SpikingPopulation] = {}
+    depth = depths(graph)
     for p in graph.populations:
         if p.role == "input":
-            populations.append(
-                input_population(p, ranges[p.name], options.input_bits, options.steps)
-            )
-            continue
-        if p.role == "readout":
-            populations.append(readout(p.name, p.shape, p.bias))
-            continue
-        values = clip_values(
-            ranges[p.name],
-            per_channel=options.per_channel and len(p.shape) > 1,
-            percentile=options.percentile,
-            over=options.over,
-            levels=options.steps,
-        )
-        clip = frozen(values * options.headroom)
-        rate = frozen(clip / options.steps)
-        populations.append(
-            SpikingPopulation(p.name, p.shape, model, clip, half, clip, rate, p.bias)
-        )
+            made[p.name] = input_population(p, ranges[p.name], options.input_bits, options.steps)
+        elif p.role == "readout":
+            made[p.name] = readout(p.name, p.shape, p.bias)
+        elif p.role == "max":
+            made[p.name] = pool(p.name, p.shape, made[graph.into(p.name)[0].source])
+        else:
+            own = max(options.percentile - depth[p.name] * options.percentile_step, 50.0)
+            made[p.name] = _firing(p, ranges[p.name], replace(options, percentile=own), model, half)
     return SpikingGraph(
-        tuple(populations),
+        tuple(made.values()),
         convert_edges(graph),
         steps=options.steps,
         levels=options.steps,
         sending="unary",
         timing="held",
+    )
+
+
+def _firing(
+    p: Population, seen: PopulationRange, options: Rate, model: Model, initial: float
+) -> SpikingPopulation:
+    """Rates from 0 to 1 stand for the activity between its least, or zero, and the percentile."""
+    rule = ClipRule(options.per_channel and len(p.shape) > 1, options.percentile, options.over)
+    bottom, reach = line_steps(p, seen, 1, rule)
+    most = clipped_line(p).high - bottom  # where the neuron saturates, too
+    clip = frozen(np.minimum(reach * options.headroom, most))
+    rate = frozen(clip / options.steps)
+    return SpikingPopulation(
+        *(p.name, p.shape, model, clip, initial, clip, rate, p.bias),
+        low=0,
+        high=options.steps,
+        offset=bottom,
     )

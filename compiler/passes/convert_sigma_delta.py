@@ -41,6 +41,6 @@ def convert_sigma_delta(
         convert_edges(graph),
         steps=options.steps,
         levels=options.levels,
-        sending="graded",
+        sending="changes",
         timing="changes",
     )

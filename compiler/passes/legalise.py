@@ -2,73 +2,196 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
+from typing import final
 
 import numpy as np
 
-from lapilli.compiler.compose import Affine
+from lapilli.compiler.activations import Activation, Clip
+from lapilli.compiler.compose import Affine, compose
 from lapilli.compiler.errors import UnsupportedOperatorError
 from lapilli.compiler.ir import Graph, Input, Node
 from lapilli.compiler.layers import MEANING
-from lapilli.compiler.linear import frozen, identity
+from lapilli.compiler.layers.activation import Activate
+from lapilli.compiler.layers.arithmetic import Product
+from lapilli.compiler.layers.max_pooling import MaxPool
+from lapilli.compiler.layers.separable import broadcast
+from lapilli.compiler.linear import Conv, Diagonal, LinearMap, Shape, frozen, identity
 from lapilli.compiler.populations import Connection, Population, PopulationGraph, Role
 
 
 def legalise(graph: Graph) -> PopulationGraph:
     """Fold, in exact algebra, all linear operators into the connections and biases.
 
-    Populations that no output depends on are left out. Raises UnsupportedOperatorError where two
-    operators have no common form of a bearable size.
+    Populations that no output depends on are left out. Where a pool or a product reads what is no
+    activity of neurons, a population of the identity is put before it. Raises
+    UnsupportedOperatorError where two operators have no common form of a bearable size.
     """
-    forms: dict[str, Affine] = {}
-    drives: list[tuple[Population, Affine]] = []
+    state = _Legalisation()
     last = {name: node.name for node in graph for name in node.inputs}  # who reads it last
     for node in graph:
-        role = _role(node)
-        if role is None:
-            forms[node.name] = _lowered(node, tuple(forms[name] for name in node.inputs))
-        else:
-            drive = forms[node.inputs[0]] if node.inputs else _silence(node)
-            drives.append(_population(node.name, role, drive, node.where))
-            forms[node.name] = _activity(node)
+        state.add(node)
         for name in set(node.inputs) - set(graph.outputs):
             if last[name] == node.name:  # joins of many layers are large: keep none for long
-                del forms[name]
-    drives += _readouts(graph, forms, {p.name for p, _ in drives})
-    drives = _alive(drives)
-    return PopulationGraph(
-        tuple(population for population, _ in drives),
-        tuple(
-            Connection(source, population.name, linear)
-            for population, drive in drives
-            for source, linear in drive.terms
-        ),
+                del state.forms[name]
+    state.read_out(graph)
+    populations, connections = state.alive()
+    return PopulationGraph(populations, connections)
+
+
+@final
+class _Legalisation:
+    """The populations so far, and what every tensor still alive is made of."""
+
+    def __init__(self) -> None:
+        self.forms: dict[str, Affine] = {}
+        self._populations: dict[str, Population] = {}
+        self._connections: list[Connection] = []
+
+    def add(self, node: Node) -> None:
+        """One operator more."""
+        operands = tuple(self.forms[name] for name in node.inputs)
+        if isinstance(node, Input):
+            self.forms[node.name] = self._start(node.name, "input", node.shape, node.where)
+        elif isinstance(node, Activate):
+            self.forms[node.name] = self._activity(
+                node.name, _line(operands[0], node), node.activation, node.where
+            )
+        elif isinstance(node, MaxPool):
+            self.forms[node.name] = self._pooled(node, operands[0])
+        elif isinstance(node, Product):
+            self.forms[node.name] = self._product(node, *operands)
+        else:
+            self.forms[node.name] = _lowered(node, operands)
+
+    def _start(
+        self,
+        name: str,
+        role: Role,
+        shape: Shape,
+        where: str,
+        drives: tuple[tuple[str, LinearMap], ...] = (),
+        population: Population | None = None,
+    ) -> Affine:
+        """A new population, driven as said; the tensor that its activity is."""
+        self._populations[name] = population or Population(
+            name, shape, role, frozen(np.zeros(())), where
+        )
+        self._connections += [Connection(source, name, linear) for source, linear in drives]
+        return Affine(shape, ((name, identity(shape)),), np.zeros(()))
+
+    def _activity(
+        self,
+        name: str,
+        drive: Affine,
+        activation: Activation,
+        where: str,
+        role: Role = "activation",
+    ) -> Affine:
+        of_role = activation if role == "activation" else None
+        population = Population(name, drive.shape, role, frozen(drive.bias), where, of_role)
+        return self._start(name, role, drive.shape, where, drive.terms, population)
+
+    def _pooled(self, node: MaxPool, operand: Affine) -> Affine:
+        """One pool for each population that the operand joins, in the channels of that population.
+
+        The maximum of a window of counts is a count on the same scale, channel by channel.
+        """
+        operand = operand.viewed(node.in_shape)
+        if not self._picks_channels(operand):
+            operand = self._activity(f"{node.name}.input", operand, Clip(), node.where)
+        out_plane = len(node.rows), len(node.columns)
+        result = Affine((node.in_shape[0], *out_plane), (), np.zeros(()))
+        for index, (source, linear) in enumerate(operand.terms):
+            several = len(operand.terms) > 1
+            name = f"{node.name}.{index}" if several else node.name
+            channels = linear.in_shape[0]
+            window = replace(node, in_shape=(channels, *node.in_shape[1:])).map()
+            pool = self._start(name, "max", (channels, *out_plane), node.where, ((source, window),))
+            result = result.plus(pool.through(_on_plane(linear, out_plane)))
+        return result.viewed(node.shape)
+
+    def _picks_channels(self, operand: Affine) -> bool:
+        """Is every channel one whole channel of one population?"""
+        picked = np.zeros(operand.shape[0], np.int64)
+        for source, linear in operand.terms:
+            shape = self._populations[source].shape
+            if (
+                linear.in_shape[0] != shape[0]
+                or not (linear.weight.astype(bool) == linear.weight).all()
+            ):
+                return False
+            if isinstance(linear, Diagonal):
+                if shape[0] != operand.shape[0] or not linear.weight.all():
+                    return False
+                picked += 1
+            elif isinstance(linear, Conv) and linear.kernel == (1, 1):
+                moves = linear.stride != (1, 1) or linear.padding != (0, 0)
+                if moves or linear.out_shape != operand.shape or linear.groups not in (1, shape[0]):
+                    return False
+                picked += np.count_nonzero(linear.weight, axis=(1, 2, 3))
+            else:
+                return False
+        spiking = all(self._populations[s].role != "input" for s, _ in operand.terms)
+        return spiking and not operand.bias.any() and bool((picked == 1).all())
+
+    def _product(self, node: Product, *operands: Affine) -> Affine:
+        factors = []
+        for index, (operand, shape) in enumerate(zip(operands, node.factors, strict=True)):
+            factor = operand
+            if not self._is_activity(operand):
+                name = f"{node.name}.factor{index}"
+                factor = self._activity(name, operand, Clip(), node.where)
+            ((source, linear),) = factor.terms
+            spread = broadcast(shape, node.shape)
+            factors.append((source, linear if spread is None else compose(spread, linear)))
+        return self._start(node.name, "product", node.shape, node.where, tuple(factors))
+
+    def _is_activity(self, operand: Affine) -> bool:
+        """Is every number the activity of one neuron, as it is?"""
+        if len(operand.terms) != 1 or operand.bias.any():
+            return False
+        ((source, linear),) = operand.terms
+        if self._populations[source].role == "input":
+            return False
+        chosen = linear.weight.astype(bool)
+        alone = linear.row_sums(chosen.astype(np.int64)) == 1
+        return bool((chosen == linear.weight).all() and alone.all())
+
+    def read_out(self, graph: Graph) -> None:
+        """One population per output of the network, even where two are the same tensor."""
+        nodes = {node.name: node for node in graph}
+        for output in graph.outputs:
+            path = f"{output}.readout" if output in self._populations else output
+            name, count = path, 0
+            while name in self._populations:
+                count += 1
+                name = f"{path}_{count}"
+            self._activity(name, self.forms[output], Clip(), nodes[output].where, "readout")
+
+    def alive(self) -> tuple[tuple[Population, ...], tuple[Connection, ...]]:
+        """The input and what leads to a readout; a network may compute what it does not return."""
+        needed = {p.name for p in self._populations.values() if p.role in ("input", "readout")}
+        for c in reversed(self._connections):  # in the order of their targets
+            if c.target in needed:
+                needed.add(c.source)
+        return (
+            tuple(p for p in self._populations.values() if p.name in needed),
+            tuple(c for c in self._connections if c.target in needed),
+        )
+
+
+def _line(drive: Affine, node: Activate) -> Affine:
+    if node.gain != 1.0:
+        drive = drive.through(Diagonal(frozen(np.full((), node.gain)), node.shape, node.shape))
+    return drive.shifted(np.full((), node.shift)) if node.shift else drive
+
+
+def _on_plane(linear: LinearMap, plane: tuple[int, ...]) -> LinearMap:
+    """A map of channels, on images of another size."""
+    return replace(
+        linear, in_shape=(linear.in_shape[0], *plane), out_shape=(linear.out_shape[0], *plane)
     )
-
-
-def _alive(drives: list[tuple[Population, Affine]]) -> list[tuple[Population, Affine]]:
-    """The input and what leads to a readout; a network may compute what it does not return."""
-    needed = {p.name for p, _ in drives if p.role != "relu"}
-    for population, drive in reversed(drives):
-        if population.name in needed:
-            needed |= {source for source, _ in drive.terms}
-    return [(population, drive) for population, drive in drives if population.name in needed]
-
-
-def _role(node: Node) -> Role | None:
-    return "input" if isinstance(node, Input) else MEANING[type(node)].role
-
-
-def _silence(node: Node) -> Affine:
-    return Affine(node.shape, (), np.zeros(()))
-
-
-def _population(name: str, role: Role, drive: Affine, where: str) -> tuple[Population, Affine]:
-    return Population(name, drive.shape, role, frozen(drive.bias), where), drive
-
-
-def _activity(node: Node) -> Affine:
-    return Affine(node.shape, ((node.name, identity(node.shape)),), np.zeros(()))
 
 
 def _lowered(node: Node, operands: tuple[Affine, ...]) -> Affine:
@@ -84,19 +207,3 @@ def _lowered(node: Node, operands: tuple[Affine, ...]) -> Affine:
             allowed=error.allowed,
             remedy=error.remedy,
         ) from error
-
-
-def _readouts(
-    graph: Graph, forms: dict[str, Affine], taken: set[str]
-) -> Iterator[tuple[Population, Affine]]:
-    """One population per output of the network, even where two are the same tensor."""
-    nodes = {node.name: node for node in graph}
-    for output in graph.outputs:
-        node = nodes[output]
-        path = output if _role(node) is None else f"{output}.readout"
-        name, count = path, 0
-        while name in taken:
-            count += 1
-            name = f"{path}_{count}"
-        taken = taken | {name}
-        yield _population(name, "readout", forms[output], node.where)

@@ -10,11 +10,13 @@ doubled channel by channel, which costs weight bits, until too few are left: Sta
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
 
+from lapilli.compiler.compose import compact
 from lapilli.compiler.errors import InputError, StateOverflowError
 from lapilli.compiler.linear import (
     Array,
@@ -31,9 +33,12 @@ from lapilli.compiler.neurons import (
     STATE_BITS,
     HardResetIF,
     Interval,
+    Ladder,
+    MultiThreshold,
     NeuronModel,
     Readout,
     SigmaDelta,
+    SignedIF,
     SoftResetIF,
     Source,
     Window,
@@ -47,6 +52,9 @@ from lapilli.compiler.numerics import (
     signed_range,
     smallest_integer,
 )
+from lapilli.compiler.passes.pool_stages import lower_pools
+from lapilli.compiler.passes.quantise_packed import quantised_pool, quantised_product
+from lapilli.compiler.passes.signed_pools import lower_signed_pools
 from lapilli.compiler.passes.thresholds import (
     divisible,
     integer_threshold,
@@ -54,7 +62,7 @@ from lapilli.compiler.passes.thresholds import (
     state_limits,
 )
 from lapilli.compiler.schedule import schedule
-from lapilli.compiler.spiking import SpikingConnection, SpikingGraph, SpikingPopulation
+from lapilli.compiler.spiking import Rungs, SpikingConnection, SpikingGraph, SpikingPopulation
 from lapilli.hardware_profiles import Profile
 
 WEIGHT_BITS = 8  # where the profile knows no limit
@@ -64,6 +72,7 @@ LEAST_BITS = 4
 TOLERABLE = 2.0**-4
 NEGLIGIBLE = 2.0**-8
 """In thresholds: what the errors of all weights into a neuron add up to, were they independent."""
+SNAP = 1e-9
 FAINT = 2.0**-6
 """In thresholds: weights whose whole drive stays below this are left out."""
 PARAMETER_BITS = STATE_BITS - 2  # a threshold and a bias leave a bit for the drive
@@ -86,31 +95,70 @@ def quantise(graph: SpikingGraph, profile: Profile) -> Netlist:
             remedy="Choose a chip, for example loihi2.",
         )
     graph.verify()
+    signed = graph.sending == "signed"
+    graph = lower_signed_pools(graph) if signed else lower_pools(graph, profile)
     sources = {p.name: p for p in graph.populations}
     netlist = Netlist((), (), graph.steps)
     for p in graph.populations:
         if p.model == "source":
-            netlist = replace(netlist, populations=(*netlist.populations, _source(graph, p)))
-            continue
-        drives = []
-        for c in graph.into(p.name):
-            linear = _facing(_weighted(c.map, sources[c.source]), p.shape)
-            drives.append(_Drive(c, linear, netlist[c.source].neuron, p.shape))
-        trial = _fitted(graph, p, drives, profile)
+            made: tuple[Population, tuple[Connection, ...]] = (_source(graph, p), ())
+        elif p.model in _PACKED:
+            made = _PACKED[p.model](graph, p, netlist, profile)
+        else:
+            drives = []
+            for c in graph.into(p.name):
+                linear = _facing(_weighted(c.map, sources[c.source]), p.shape)
+                drives.append(_Drive(c, linear, netlist[c.source].neuron, p.shape))
+            trial = _fitted(graph, _with_constants(graph, p, sources), drives, profile)
+            made = trial.population, trial.connections
         netlist = replace(
             netlist,
-            populations=(*netlist.populations, trial.population),
-            connections=(*netlist.connections, *trial.connections),
+            populations=(*netlist.populations, made[0]),
+            connections=(*netlist.connections, *made[1]),
         )
     netlist = _with_delays(netlist)
     netlist.verify(profile)
     return netlist
 
 
+def _count_offset(graph: SpikingGraph, p: SpikingPopulation) -> Array:
+    """Activity that a count of 0 stands for."""
+    if p.model == "readout":
+        return frozen(0.0)
+    return frozen(along_channels(p.offset + (p.low - graph.lowest(p)) * p.count_scale, p.shape))
+
+
 def _source(graph: SpikingGraph, p: SpikingPopulation) -> Population:
     neuron = Source(p.low, p.high, graph.timing)
     value, rate = (frozen(along_channels(s, p.shape)) for s in (p.amplitude, p.count_scale))
     return Population(p.name, p.shape, neuron, value, rate, 0, 0)
+
+
+def _with_constants(
+    graph: SpikingGraph, p: SpikingPopulation, sources: Mapping[str, SpikingPopulation]
+) -> SpikingPopulation:
+    """p with all constants in its bias: those of what it reads, and its own.
+
+    Where spikes say no negative numbers, the count 0 is sent as -low; what that adds to the drives
+    is taken off again here, and what a membrane must be raised by is put on.
+    """
+    bias = p.bias
+    for c in graph.into(p.name):
+        constant = along_channels(_unsent(graph, sources[c.source]), sources[c.source].shape)
+        if constant.any():
+            whole = np.broadcast_to(constant, sources[c.source].shape)
+            bias = bias + c.map.apply(whole.reshape(1, *c.map.in_shape)).reshape(p.shape)
+    if p.model != "readout":
+        own = p.offset
+        if p.model != "ladder":  # whose rungs say where counts begin
+            own = own + (p.low - graph.lowest(p)) * p.threshold
+        bias = bias - along_channels(np.asarray(own), p.shape)
+    return replace(p, bias=frozen(compact(np.broadcast_to(bias, p.shape), p.shape)))
+
+
+def _unsent(graph: SpikingGraph, p: SpikingPopulation) -> Array:
+    """Activity that a population has where it sends nothing; () or (C,)."""
+    return np.asarray(p.offset + (p.low - graph.lowest(p)) * p.amplitude)
 
 
 def _weighted(linear: LinearMap, source: SpikingPopulation) -> LinearMap:
@@ -270,6 +318,7 @@ def _smallest_unit(graph: SpikingGraph, p: SpikingPopulation) -> Array:
     if p.model == "readout":
         return np.asarray(bias / BEYOND)  # the proof does the rest
     stepwise = p.model in ("soft_reset_if", "hard_reset_if")
+    stepwise |= p.model == "signed_if" and graph.hold
     most = 2 if stepwise else graph.levels + 1  # a larger bias is cut, see `_neuron`
     parameters = 2.0 * p.threshold + np.minimum(bias, most * p.threshold)
     return np.asarray(parameters / 2.0**PARAMETER_BITS)
@@ -314,6 +363,7 @@ def _trial(
         frozen(along_channels(p.count_scale, p.shape)),
         int(reach.low.min()),
         int(reach.high.max()),
+        _count_offset(graph, p),
     )
     states = state_limits(p.model, profile)
     held = occupied(neuron, step, total, graph.steps, profile)
@@ -339,6 +389,10 @@ def _neuron(
 ) -> NeuronModel:
     """The neuron in units of `unit`, which broadcasts to the population's shape."""
     zero = frozen(0, np.int64)
+    lowest = graph.lowest(p)
+    levels = p.high - p.low + lowest
+    if p.rungs is not None:
+        return _ladder(graph, p, p.rungs, unit, total)
     if p.model == "readout":
         bias = frozen(half_up(p.bias / unit))
         return Readout(bias, zero) if graph.hold else Readout(zero, bias)
@@ -349,18 +403,66 @@ def _neuron(
     # floor(theta / 2) makes floor((u + v0) / theta) round u / theta half up, for odd theta too.
     initial = frozen(round_down(threshold * p.initial))
     # What no drive can make good changes no spike: a bias beyond that is cut, and fits.
-    if p.model in ("window", "sigma_delta"):
-        lowest = -initial - np.maximum(total.high, 0)
-        highest = threshold * graph.levels - initial - np.minimum(total.low, 0)
-        bias = _integer_between(p.bias / unit, lowest, highest)
-        if p.model == "sigma_delta":
-            return SigmaDelta(threshold, bias, initial, graph.levels)
-        return Window(threshold, bias, initial, graph.levels, graph.sending)
-    lowest = -np.maximum(step.high, 0)
-    highest = threshold - np.minimum(step.low, 0)
-    bias = _integer_between(p.bias / unit, lowest, highest)
+    if p.model not in ("window", "sigma_delta", "signed_if") or graph.hold:
+        return _stepwise(graph, p, threshold, initial, p.bias / unit, step)
+    least = threshold * lowest - initial - np.maximum(total.high, 0)
+    most = threshold * levels - initial - np.minimum(total.low, 0)
+    bias = _integer_between(p.bias / unit, least, most)
+    if p.model == "signed_if":
+        return SignedIF(threshold, bias, initial, levels)
+    if graph.sending == "changes":
+        return SigmaDelta(threshold, bias, initial, levels, lowest)
+    return Window(threshold, bias, initial, levels, graph.sending, lowest)
+
+
+def _stepwise(
+    graph: SpikingGraph,
+    p: SpikingPopulation,
+    threshold: Array,
+    initial: Array,
+    bias: Array,
+    step: Interval,
+) -> NeuronModel:
+    """A neuron that may fire in every step, and that its bias drives in every step."""
+    levels = p.high - p.low
+    at_once = levels // graph.steps if p.model == "multi_threshold" else 1  # spikes per step
+    least = -np.maximum(step.high, 0)
+    most = threshold * at_once - np.minimum(step.low, 0)
+    bias = _integer_between(bias, least, most)
+    if p.model == "signed_if":
+        return SignedIF(threshold, frozen(0, np.int64), initial, levels, bias)
+    if p.model == "multi_threshold":
+        return MultiThreshold(threshold, bias, initial, at_once, graph.decay)
     model = HardResetIF if p.model == "hard_reset_if" else SoftResetIF
     return model(threshold, bias, initial)
+
+
+def _ladder(
+    graph: SpikingGraph, p: SpikingPopulation, rungs: Rungs, unit: Array, total: Interval
+) -> Ladder:
+    """v reaches a real rung when it reaches the next integer; those out of reach lie just there."""
+    unit = along_channels(unit.reshape(-1), p.shape) if unit.size > 1 else unit.reshape(())
+    at = [along_channels(rung, p.shape) / unit for rung in rungs.at]
+    finite = np.concatenate([rung[np.isfinite(rung)] for rung in at] or [np.zeros(1)])
+    below = float(finite.min(initial=0.0)) - np.maximum(total.high, 0) - 1
+    above = float(finite.max(initial=0.0)) - np.minimum(total.low, 0) + 1
+    bias = frozen(half_up(np.clip(p.bias / unit, below, above)))
+    low = int((bias + np.minimum(total.low, 0)).min())
+    high = int((bias + np.maximum(total.high, 0)).max()) + 1
+    # A rung that is an integer but for float rounding is that integer.
+    near = [np.clip(rung, low - 1, high + 1) - SNAP for rung in at]
+    thresholds = [np.clip(-round_down(-rung), low, high) for rung in near]
+    lowest = graph.lowest(p)
+    return Ladder(
+        thresholds=frozen(np.stack(np.broadcast_arrays(*thresholds)), np.int64),
+        rises=frozen([along_channels(rise, p.shape) for rise in rungs.rises], np.int64),
+        foot=frozen(along_channels(rungs.start - p.low + lowest, p.shape), np.int64),
+        bias=bias,
+        initial=frozen(0, np.int64),
+        lowest=lowest,
+        levels=p.high - p.low + lowest,
+        sending=graph.sending,
+    )
 
 
 def _integer_between(values: Array, low: Int64Array, high: Int64Array) -> Array:
@@ -373,3 +475,13 @@ def _with_delays(netlist: Netlist) -> Netlist:
         netlist,
         connections=tuple(replace(c, delay=plan.delay(c)) for c in netlist.connections),
     )
+
+
+_PACKED: Mapping[
+    str,
+    Callable[
+        [SpikingGraph, SpikingPopulation, Netlist, Profile],
+        tuple[Population, tuple[Connection, ...]],
+    ],
+] = {"max": quantised_pool, "product": quantised_product}
+"""Models whose synapses carry bare counts, without units of their own."""

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+from lapilli.compiler.activations import Clip, staircase_top
 from lapilli.compiler.linear import frozen
-from lapilli.compiler.passes.conversion import clip_values, input_population
+from lapilli.compiler.passes.conversion import (
+    ClipRule,
+    count_range,
+    input_population,
+    step_sizes,
+)
+from lapilli.compiler.passes.ladder import rungs
 from lapilli.compiler.passes.options import (
     check_choice,
     check_count,
@@ -14,11 +22,11 @@ from lapilli.compiler.passes.options import (
     check_range,
     help_text,
 )
-from lapilli.compiler.populations import PopulationGraph
-from lapilli.compiler.spiking import Model, SpikingPopulation, readout
+from lapilli.compiler.populations import Population, PopulationGraph
+from lapilli.compiler.spiking import Model, SpikingPopulation, pool, readout
 
 if TYPE_CHECKING:
-    from lapilli.compiler.calibrate import Ranges
+    from lapilli.compiler.calibrate import PopulationRange, Ranges
 
 
 @dataclass(frozen=True)
@@ -52,22 +60,45 @@ class Staircase:
 def staircase_populations(
     graph: PopulationGraph, ranges: Ranges, options: Staircase, model: Model
 ) -> tuple[SpikingPopulation, ...]:
-    """Neurons of `model` whose threshold is a level's height and whose count is the level."""
-    populations = []
+    """Neurons whose count is the nearest multiple of a step to their activity.
+
+    Of `model` where the activation is a clipped line that starts at zero, or nowhere; else ladders.
+    """
+    made: dict[str, SpikingPopulation] = {}
     for p in graph.populations:
         if p.role == "input":
-            populations.append(input_population(p, ranges[p.name], options.input_bits, 1))
-            continue
-        if p.role == "readout":
-            populations.append(readout(p.name, p.shape, p.bias))
-            continue
-        clip = clip_values(
-            ranges[p.name],
-            per_channel=options.per_channel and len(p.shape) > 1,
-            percentile=options.percentile if options.clip == "percentile" else None,
-            over="all",
-            levels=options.levels,
+            made[p.name] = input_population(p, ranges[p.name], options.input_bits, 1)
+        elif p.role == "readout":
+            made[p.name] = readout(p.name, p.shape, p.bias)
+        elif p.role == "max":
+            made[p.name] = pool(p.name, p.shape, made[graph.into(p.name)[0].source])
+        else:
+            made[p.name] = _counting(p, ranges[p.name], options, model)
+    return tuple(made.values())
+
+
+def _counting(
+    p: Population, seen: PopulationRange, options: Staircase, model: Model
+) -> SpikingPopulation:
+    trained = staircase_top(p.activation)
+    if trained is not None:  # the network says it itself
+        top = frozen(trained[0] / options.levels)
+        return SpikingPopulation(
+            *(p.name, p.shape, model, top, 0.5, top, top, p.bias), high=options.levels
         )
-        step = frozen(clip / options.levels)
-        populations.append(SpikingPopulation(p.name, p.shape, model, step, 0.5, step, step, p.bias))
-    return tuple(populations)
+    low, high = count_range(seen, options.levels)
+    percentile = options.percentile if options.clip == "percentile" else None
+    rule = ClipRule(options.per_channel and len(p.shape) > 1, percentile)
+    step = step_sizes(seen, low, high, rule)
+    straight = SpikingPopulation(p.name, p.shape, model, step, 0.5, step, step, p.bias, low, high)
+    if p.role == "product":
+        return replace(straight, model="product")
+    assert p.activation is not None
+    if isinstance(p.activation, Clip) and _from_zero(p.activation):
+        return straight
+    return replace(straight, model="ladder", rungs=rungs(p.activation, low, high, step))
+
+
+def _from_zero(clip: Clip) -> bool:
+    """Does the neuron's own saturation say it all? Counts then end where the activity does."""
+    return clip.low in (0.0, -math.inf) and clip.high > 0

@@ -11,6 +11,8 @@ from lapilli.compiler.linear import Array
 from lapilli.compiler.neurons import (
     STATE_BITS,
     Interval,
+    Ladder,
+    MultiThreshold,
     NeuronModel,
     SigmaDelta,
     SoftResetIF,
@@ -20,7 +22,7 @@ from lapilli.compiler.numerics import Int64Array, exponent_below, half_up, signe
 from lapilli.compiler.spiking import Model
 from lapilli.hardware_profiles import Profile
 
-_DIVIDING: tuple[Model, ...] = ("window", "sigma_delta")
+_DIVIDING: tuple[Model, ...] = ("window", "sigma_delta", "multi_threshold")
 """Models that count how many thresholds their membrane holds."""
 
 
@@ -59,7 +61,9 @@ def occupied(
 ) -> Interval:
     """What the widest variable of the chip's neuron has to hold; see `NeuronModel.reach`."""
     reach = neuron.reach(step, total, steps)
-    if isinstance(neuron, (Window, SigmaDelta)) and _shifts(profile):
+    if isinstance(neuron, Ladder):  # rungs out of reach lie just above it
+        return Interval(reach.low, reach.high + 1)
+    if isinstance(neuron, (Window, SigmaDelta, MultiThreshold)) and _shifts(profile):
         # A shift alone has no cap: the levels are subtracted before it, and added after.
         return Interval(reach.low - (neuron.levels + 1) * neuron.threshold, reach.high)
     if not isinstance(neuron, SoftResetIF) or not _kept_apart(profile):

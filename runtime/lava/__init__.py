@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lapilli.runtime.lava.processes import LIF as LIF
+    from lapilli.runtime.lava.processes import GradedMax as GradedMax
     from lapilli.runtime.lava.processes import HardResetIF as HardResetIF
     from lapilli.runtime.lava.processes import Ladder as Ladder
     from lapilli.runtime.lava.processes import LavaDelta as LavaDelta
     from lapilli.runtime.lava.processes import LavaSigmaDelta as LavaSigmaDelta
     from lapilli.runtime.lava.processes import MultiThreshold as MultiThreshold
     from lapilli.runtime.lava.processes import OrGate as OrGate
+    from lapilli.runtime.lava.processes import Product as Product
     from lapilli.runtime.lava.processes import RateMax as RateMax
     from lapilli.runtime.lava.processes import Readout as Readout
     from lapilli.runtime.lava.processes import SigmaDelta as SigmaDelta
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from lapilli.runtime.lava.runner import run as run
 
 PROCESSES = (
+    "GradedMax",
     "HardResetIF",
     "LIF",
     "Ladder",
@@ -39,6 +42,7 @@ PROCESSES = (
     "LavaSigmaDelta",
     "MultiThreshold",
     "OrGate",
+    "Product",
     "RateMax",
     "Readout",
     "SigmaDelta",

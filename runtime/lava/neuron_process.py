@@ -34,7 +34,7 @@ from lapilli.runtime.lava.clock import Clock, FixedClock, Place
 
 Tag = Literal["fixed_pt", "floating_pt"]
 TAGS: tuple[Tag, ...] = get_args(Tag)
-DEFAULTS = {"bias": 0, "initial": 0, "decay": 0}
+DEFAULTS = {"bias": 0, "initial": 0, "decay": 0, "lowest": 0, "foot": 0, "current": 0}
 """Parameters that a user may leave out."""
 LARGEST_SPIKE = 2**31 - 1
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY

@@ -36,7 +36,7 @@ def population_graph(model: nn.Module, images: Floats) -> PopulationGraph:
 def measured(images: Floats) -> PopulationRange:
     """The range of relu(images): what calibration sees is known value by value."""
     graph = population_graph(nn.ReLU(), images)
-    names = [p.name for p in graph.populations if p.role == "relu"]
+    names = [p.name for p in graph.populations if p.role == "activation"]
     assert len(names) == 1
     return calibrate(graph, images)[names[0]]
 
@@ -109,11 +109,11 @@ def test_silence_has_a_range_of_nothing() -> None:
     activity = measured(images)
     assert activity.zeros.tolist() == [36, 0]
     assert activity.percentile(99.9, "positive", True).tolist() == pytest.approx([0, 2])
-    assert activity.least_error(4, True)[0] == 0
+    assert activity.least_error(0, 4, True)[0] == 0
     silent = measured(np.full((4, 2, 3, 3), -1.0, np.float32))
     for per_channel in (True, False):
         assert not np.any(silent.percentile(99.9, "all", per_channel))
-        assert not np.any(silent.least_error(8, per_channel))
+        assert not np.any(silent.least_error(0, 8, per_channel))
 
 
 def squared_error(values: Floats, clip: float, levels: int) -> float:
@@ -127,7 +127,7 @@ def test_least_error_is_the_best_clip_of_a_search_on_the_values(
     images: Floats, activity: PopulationRange, levels: int, per_channel: bool
 ) -> None:
     rows = by_channel(images) if per_channel else by_channel(images).reshape(1, -1)
-    found = np.atleast_1d(activity.least_error(levels, per_channel))
+    found = levels * np.atleast_1d(activity.least_error(0, levels, per_channel))
     for value, row in zip(found, rows, strict=True):
         best = min(squared_error(row, clip, levels) for clip in CLIPS * row.max())
         assert squared_error(row, value, levels) <= best * 1.002
@@ -137,7 +137,7 @@ def test_least_error_is_not_fooled_by_an_outlier() -> None:
     rng = np.random.default_rng(1)
     images = rng.random((100, 1, 16, 16)).astype(np.float32)
     images[0, 0, 0, 0] = 30.0
-    found = float(measured(images).least_error(4, False))
+    found = 4 * float(measured(images).least_error(0, 4, False))
     assert 0.8 < found < 1.5
 
 

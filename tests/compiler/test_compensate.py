@@ -66,7 +66,7 @@ def execute(graph: PopulationGraph, spiking: SpikingGraph, images: Array) -> Sta
             maps = (c.map.apply(activity[c.source]).reshape(shape) for c in graph.into(p.name))
             drives.append(sum(maps, np.zeros(shape)) + bias)
         result.wanted[p.name], result.found[p.name] = drives
-        if p.role == "relu":
+        if p.role == "activation":
             step = along_channels(s.threshold, p.shape) / (spiking.steps if spiking.hold else 1)
             count = np.clip(np.floor(drives[1] / step + s.initial), 0, spiking.levels)
             result.counts[p.name] = count
@@ -110,7 +110,7 @@ def test_amplitudes_are_the_least_squares_ones(name: str, options: str) -> None:
     ):
         # A spike's value changes; which drive earns one does not.
         assert (s.threshold is old.threshold, s.initial) == (True, old.initial)
-        if p.role != "relu":
+        if p.role != "activation":
             assert np.array_equal(s.amplitude, old.amplitude)
             continue
         ratio = s.amplitude / old.amplitude

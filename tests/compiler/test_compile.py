@@ -120,14 +120,18 @@ def test_observe_sees_every_pass_in_order(coding: str) -> None:
     artifact = residual(coding, observe=lambda *call: seen.append(call))
     method = artifact.provenance.method
     assert [name for name, *_ in seen] == [
-        "capture", "legalise", "calibrate", f"convert_{method}", "compensate", "quantise",
+        "capture", "reorder_pools", "split_joins", "legalise", "calibrate", f"convert_{method}",
+        "compensate", "quantise",
     ]  # fmt: skip
-    types = [nn.Module, ir.Graph, PopulationGraph, Ranges, SpikingGraph, SpikingGraph, Netlist]
+    types = [
+        *(nn.Module, ir.Graph, ir.Graph, ir.Graph, PopulationGraph, Ranges),
+        *(SpikingGraph, SpikingGraph, Netlist),
+    ]
     for (_, before, after), first, then in zip(seen, types[:-1], types[1:], strict=True):
         assert isinstance(before, first)
         assert isinstance(after, then)
     assert seen[-1][2] is artifact.netlist
-    changed = seen[4][1] is not seen[4][2]
+    changed = seen[5][1] is not seen[5][2]
     assert changed == (method != "rate"), "rate coding is not compensated unless asked to"
 
 

@@ -113,6 +113,21 @@ STAYS_COMPACT = {
         up((8, 2, 2), 4, 2, 2, groups=2),
         "ConvTransposed 8x2x3x3 stride 2 groups 2",
     ),
+    "grouped 1x1-transposed": (
+        up((4, 3, 3), 2, 2, 2),
+        conv((2, 3, 3), 4, 1, groups=2),
+        "ConvTransposed 2x2x2x2 stride 2",
+    ),
+    "1x1-depthwise transposed": (
+        up((4, 3, 3), 4, 2, 2, groups=4),
+        conv((6, 3, 3), 4, 1),
+        "ConvTransposed 6x4x2x2 stride 2",
+    ),
+    "grouped 1x1-grouped transposed": (
+        up((4, 3, 3), 6, 2, 2, groups=2),
+        conv((8, 3, 3), 4, 1, groups=4),
+        "ConvTransposed 8x3x2x2 stride 2 groups 2",
+    ),
     "transposed-dilated conv": (
         conv((4, 5, 5), 2, 3, padding=2, dilation=2),
         up((3, 5, 5), 4, 1, 1, groups=1),
@@ -135,7 +150,6 @@ FALLS_BACK = {
         conv((4, 6, 6), 2, 3, padding=1),
         up((3, 4, 4), 4, 2, 2, 1),
     ),
-    "grouped 1x1-transposed": (up((4, 3, 3), 2, 2, 2), conv((2, 3, 3), 4, 1, groups=2)),
     "padded 1x1-transposed": (up((4, 5, 5), 2, 2, 2), conv((2, 3, 3), 4, 1, padding=1)),
     "transposed-zeros where it was cut": (
         Conv(frozen(np.ones((4, 1, 1, 1))), (4, 6, 6), (4, 8, 8), padding=(1, 1), groups=4),

@@ -19,7 +19,7 @@ from lapilli.compiler.errors import InputError, NetlistError
 from lapilli.compiler.frontend import capture, evaluation_copy
 from lapilli.compiler.linear import Array, along_channels, frozen
 from lapilli.compiler.passes import METHODS, method_of
-from lapilli.compiler.passes.conversion import clip_values, input_population
+from lapilli.compiler.passes.conversion import ClipRule, input_population, step_sizes
 from lapilli.compiler.passes.convert_parallel import Parallel
 from lapilli.compiler.passes.convert_rate import Rate
 from lapilli.compiler.passes.convert_sigma_delta import SigmaDelta
@@ -48,7 +48,7 @@ def float_activity(graph: PopulationGraph, images: Array) -> dict[str, Array]:
         shape = (len(images), *p.shape)
         maps = (c.map.apply(values[c.source]).reshape(shape) for c in graph.into(p.name))
         drive = sum(maps, np.zeros(shape)) + p.bias
-        values[p.name] = np.maximum(drive, 0) if p.role == "relu" else drive
+        values[p.name] = np.maximum(drive, 0) if p.role == "activation" else drive
     return values
 
 
@@ -156,7 +156,7 @@ def rate_errors(initial: Any, steps: list[int]) -> list[list[float]]:
     graph = legalise(capture(model, images))
     ranges = calibrate(graph, images)
     exact = float_activity(graph, images.astype(np.float64))
-    names = [p.name for p in graph.populations if p.role == "relu"]
+    names = [p.name for p in graph.populations if p.role == "activation"]
     assert len(names) == 3
     errors = []
     for t in steps:
@@ -209,7 +209,7 @@ def test_more_levels_are_better_and_many_are_the_float_network(
 def test_least_error_is_better_than_a_percentile_at_few_levels() -> None:
     graph, ranges, images = prepared("residual")
     exact = float_activity(graph, images)
-    first = next(p.name for p in graph.populations if p.role == "relu")
+    first = next(p.name for p in graph.populations if p.role == "activation")
 
     def error(**options: Any) -> float:
         spiking = METHODS["parallel"].convert(graph, ranges, Parallel(levels=2, **options))
@@ -237,7 +237,7 @@ def test_i1_3_counts_are_those_of_the_quantised_activation(options: Parallel) ->
         drive = drive + p.bias
         theta = 5 * s.threshold
         staircase = theta / 5 * np.clip(np.floor(drive * 5 / theta + 0.5), 0, 5)
-        values[p.name] = staircase if p.role == "relu" else drive
+        values[p.name] = staircase if p.role == "activation" else drive
     found = simulate(spiking, images)
     for name, value in found.items():
         assert np.allclose(value, values[name], rtol=1e-9, atol=1e-12)
@@ -270,18 +270,20 @@ def seen(minimum: Any, maximum: Any, bins: dict[tuple[int, int], int]) -> Popula
     for place, count in bins.items():
         histogram[place] = count
     return PopulationRange(
-        frozen(minimum, float), frozen(maximum, float), histogram, np.zeros(len(maximum))
+        frozen(minimum, float),
+        frozen(maximum, float),
+        histogram,
+        np.zeros(len(maximum)),
+        histogram[:, :0],
     )
 
 
 @pytest.mark.parametrize("percentile", [None, 99.0])
 def test_a_silent_channel_takes_the_populations_clip_value(percentile: float | None) -> None:
     activity = seen([0, 0], [2.0, 0.0], {(0, BINS - 1): 100})
-    chosen = clip_values(
-        activity, per_channel=True, percentile=percentile, over="positive", levels=8
-    )
-    pooled = clip_values(
-        activity, per_channel=False, percentile=percentile, over="positive", levels=8
+    chosen, pooled = (
+        step_sizes(activity, 0, 8, ClipRule(per_channel, percentile, "positive"))
+        for per_channel in (True, False)
     )
     assert chosen.shape == (2,)
     assert pooled.shape == ()
@@ -291,15 +293,15 @@ def test_a_silent_channel_takes_the_populations_clip_value(percentile: float | N
 def test_a_silent_population_still_has_a_clip_value() -> None:
     nothing = seen([0, 0], [0.0, 0.0], {})
     rare = PopulationRange(
-        *(nothing.minimum, frozen([0.0, 5.0]), nothing.histogram.copy()), zeros=np.array([1e6, 1e6])
+        *(nothing.minimum, frozen([0.0, 5.0]), nothing.histogram.copy()),
+        zeros=np.array([1e6, 1e6]),
+        below=nothing.below,
     )
     rare.histogram[1, -1] = 1
     for per_channel in (True, False):
         for activity, expected in ((nothing, 1.0), (rare, 5.0)):
-            clip = clip_values(
-                activity, per_channel=per_channel, percentile=99.0, over="all", levels=8
-            )
-            assert np.unique(clip).tolist() == [expected]
+            step = step_sizes(activity, 0, 8, ClipRule(per_channel, 99.0))
+            assert np.unique(step).tolist() == [expected / 8]
 
 
 @pytest.mark.parametrize(

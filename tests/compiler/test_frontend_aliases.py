@@ -30,7 +30,7 @@ WRITTEN = {
     ),
     "method whose input is read later": (
         lambda m, x: ((h := m.conv(x)).relu_(), h)[1],
-        ["Diagonal <- relu_"],
+        ["Diagonal <- relu"],
     ),
     "result read before": (
         lambda m, x: ((h := m.conv(x)) * 2, F.relu_(h), h)[0],

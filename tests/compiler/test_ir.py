@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lapilli.compiler.activations import Clip
 from lapilli.compiler.errors import CaptureError
 from lapilli.compiler.ir import Graph, Input, Node
-from lapilli.compiler.layers.activation import Relu
+from lapilli.compiler.layers.activation import Activate
 from lapilli.compiler.layers.arithmetic import Sum
 from lapilli.compiler.linear import identity
 from lapilli.compiler.populations import Connection, Population, PopulationGraph, Role
 
 X = Input(name="x", inputs=(), shape=(3,))
-Y = Relu(name="y", inputs=("x",), shape=(3,))
+Y = Activate(name="y", inputs=("x",), shape=(3,), activation=Clip(0.0))
 Z = Sum(name="z", inputs=("x", "y"), shape=(3,), alpha=1.0)
 
 
@@ -24,13 +25,13 @@ def test_a_graph_prints_one_line_per_operator() -> None:
     graph = Graph((X, Y, Z), ("z", "y"))
     graph.verify()
     assert list(graph) == [X, Y, Z]
-    assert graph.pretty() == ("x = Input() [3]\ny = Relu(x) [3]\nz = Sum(x, y) [3]\nreturn z, y")
+    assert graph.pretty() == ("x = Input() [3]\ny = relu(x) [3]\nz = Sum(x, y) [3]\nreturn z, y")
 
 
 @pytest.mark.parametrize(
     ("nodes", "outputs", "where", "rule", "found"),
     [
-        ((X, Y, Y), ("y",), "y (Relu)", "names are unique", "y"),
+        ((X, Y, Y), ("y",), "y (Activate)", "names are unique", "y"),
         ((X, Z, Y), ("y",), "z (Sum)", "operands come first", "y"),
         ((dataclasses.replace(X, shape=(3, 0)),), ("x",), "x (Input)", "sizes are", "(3, 0)"),
         ((X,), ("y",), "outputs", "every output is a node", "['y']"),
@@ -50,12 +51,13 @@ def test_a_graph_that_is_none_is_refused(
 
 
 def population(name: str, role: Role, *shape: int) -> Population:
-    return Population(name, shape, role, np.zeros(()))
+    activation = Clip(0.0) if role == "activation" else None
+    return Population(name, shape, role, np.zeros(()), activation=activation)
 
 
 IN, MID, OUT = (
     population("in", "input", 2, 3),
-    population("mid", "relu", 6),
+    population("mid", "activation", 6),
     population("out", "readout", 6),
 )
 

@@ -8,7 +8,9 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import activation_cases
 import capturing
+import layer_axes_cases
 import layer_cases
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +20,10 @@ import torch.nn.functional as F  # noqa: N812
 from capturing import Net
 from torch import nn
 
-from lapilli.compiler import frontend
+from lapilli.compiler.capture import calls
 from lapilli.compiler.errors import UnsupportedOperatorError
 from lapilli.compiler.ir import Input, Node
-from lapilli.compiler.layers import MEANING, TABLE, known
+from lapilli.compiler.layers import MEANING, TABLE
 from lapilli.compiler.layers.pooling import AveragePool
 from lapilli.compiler.layers.rule import LayerRule
 from lapilli.compiler.linear import Conv, ConvTransposed, Sparse
@@ -271,12 +273,21 @@ ON_VECTORS: dict[str, list[Call | nn.Module]] = {
     "torch.relu": [torch.relu],
     "operator.add": [lambda x: x + x, lambda x: x + torch.linspace(0, 1, 8)],
 }
-ON_IMAGES |= layer_cases.ON_IMAGES
-ON_VECTORS |= layer_cases.ON_VECTORS
+ON_IMAGES |= layer_cases.ON_IMAGES | activation_cases.ON_IMAGES
+ON_VECTORS |= layer_cases.ON_VECTORS | activation_cases.ON_VECTORS
+for _cases, _more in (
+    (ON_IMAGES, layer_axes_cases.ON_IMAGES),
+    (ON_VECTORS, layer_axes_cases.ON_VECTORS),
+):
+    _cases |= {_name: [*_cases.get(_name, []), *_more[_name]] for _name in _more}
 CASES = [
     (name, index, stem, call)
-    for stem, calls in (("image", ON_IMAGES), ("vector", ON_VECTORS))
-    for name, variants in calls.items()
+    for stem, tables in (
+        ("image", (ON_IMAGES, activation_cases.GATES)),
+        ("vector", (ON_VECTORS,)),
+    )
+    for table in tables
+    for name, variants in table.items()
     for index, call in enumerate(variants)
 ]
 IDS = [f"{name}-{stem}{index}" for name, index, stem, _ in CASES]
@@ -310,12 +321,6 @@ def test_every_node_has_one_meaning() -> None:
         assert sum(meanings) == (rule.node is not None)
 
 
-def test_known_layers_are_named_for_people() -> None:
-    assert known("modules").startswith("AdaptiveAvgPool1d, AdaptiveAvgPool2d, AlphaDropout")
-    assert "relu" in known("functions").split(", ")
-    assert "view" in known("methods").split(", ")
-
-
 def network(stem: str, call: Call | nn.Module) -> nn.Module:
     """Returns the result of the call, and of ReLU after it."""
     before = nn.Conv2d(2, 4, 3, padding=1) if stem == "image" else nn.Linear(6, 8)
@@ -341,10 +346,10 @@ def test_layer_computes_what_torch_computes(
     model = capturing.randomised(network(stem, call), seed=index)
     capturing.assert_computes_the_same(model, inputs(stem))
     # And it is this name that was found: without it, the network is refused.
-    monkeypatch.setattr(frontend, "TABLE", [without(rule, name) for rule in TABLE])
+    monkeypatch.setattr(calls, "TABLE", [without(rule, name) for rule in TABLE])
     with pytest.raises(UnsupportedOperatorError) as refused:
         capturing.captured(model, inputs(stem))
-    assert refused.value.found == name.rpartition(".")[2]
+    assert refused.value.found == OWN_NAMES.get(name, name.rpartition(".")[2])
 
 
 def without(rule: LayerRule, name: str) -> LayerRule:
@@ -359,8 +364,16 @@ def without(rule: LayerRule, name: str) -> LayerRule:
 SYNONYMS = {
     "torch.relu_": ("torch.nn.functional.relu_",),
     "torch.nn.functional.relu_": ("torch.relu_",),
+    "torch.prelu": ("torch.nn.functional.prelu",),
+    "torch.nn.functional.prelu": ("torch.prelu",),
 }
 """Two names of one object."""
+OWN_NAMES = {
+    "torch.nn.functional.logsigmoid": "log_sigmoid",
+    "torch.nn.functional.threshold": "_threshold",
+    "torch.special.expit": "special_expit",
+}
+"""What a function calls itself, where that is not its name in torch."""
 
 
 def small_pools() -> list[tuple[int, int, int, int]]:
@@ -382,10 +395,10 @@ def test_average_pooling_at_every_border(ceil: bool, include: bool) -> None:
         layer = nn.AvgPool2d(kernel, stride, padding, ceil, include)
         node = capturing.captured(Net(lambda m, x: m.pool(x), pool=layer), x.numpy()).nodes[1]
         assert isinstance(node, AveragePool)
-        found = node.map().apply(x.double().numpy())
+        found = sum(m.apply(x.double().numpy()) for m in node.maps())
         assert np.allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
         if include and not ceil and size + 2 * padding > 2 * kernel and size >= kernel:
-            assert isinstance(node.map(), Conv), (size, kernel, stride, padding)
+            assert [type(m) for m in node.maps()] == [Conv], (size, kernel, stride, padding)
 
 
 @pytest.mark.parametrize("size", range(1, 9))
@@ -395,7 +408,7 @@ def test_adaptive_pooling_to_every_size(size: int) -> None:
         layer = nn.AdaptiveAvgPool2d((out, 2))
         node = capturing.captured(Net(lambda m, x: m.pool(x), pool=layer), x.numpy()).nodes[1]
         assert isinstance(node, AveragePool)
-        found = node.map().apply(x.double().numpy())
+        found = sum(m.apply(x.double().numpy()) for m in node.maps())
         assert np.allclose(found, layer(x).numpy(), rtol=1e-5, atol=1e-6)
 
 

@@ -422,7 +422,7 @@ DOCUMENT = exported(NETLIST, chip(neurons_per_core=150))
     ("edit", "rule"),
     [
         ({"format": "other"}, "is of this format"),
-        ({"format_version": 2}, "is of this format"),
+        ({"format_version": 1}, "is of this format"),
         ({"netlist_hash": "0" * 64}, "holds the network of its hash"),
         ({"cores": DOCUMENT["cores"][1:]}, "each neuron is on one core"),
         ({"cores": [*DOCUMENT["cores"], DOCUMENT["cores"][0]]}, "each neuron is on one core"),

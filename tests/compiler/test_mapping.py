@@ -40,7 +40,16 @@ from lapilli.compiler.linear import (
 )
 from lapilli.compiler.mapping import CoreSlice, Placement, place
 from lapilli.compiler.netlist import Connection, Netlist
-from lapilli.compiler.neurons import NeuronModel, Readout, SoftResetIF, Source, Window
+from lapilli.compiler.neurons import (
+    GradedMax,
+    Ladder,
+    NeuronModel,
+    Product,
+    Readout,
+    SoftResetIF,
+    Source,
+    Window,
+)
 from lapilli.hardware_profiles import Limits, Profile, load
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -325,6 +334,62 @@ def test_a_neuron_that_subtracts_its_threshold_takes_two_compartments_of_loihi_1
     assert {c.usage.compartments for c in placement.cores} == {512, 514, 1024}
     # The host computes the drive of the analog input: no synapse, no axon of it is on a core.
     assert [c.usage.input_axons for c in placement.cores][:-1] == [0] * (len(placement.cores) - 1)
+
+
+@pytest.mark.parametrize(
+    ("rungs", "rises", "ladders"),
+    [
+        ((5,), (5,), [1, 1, 1]),
+        ((5, 4, 1, 1), (5,), [1, 2, 4]),
+        ((5,), (5, 4, 1, 1), [1, 2, 4]),
+        ((5, 4, 1, 1), (5, 4, 1, 1), [1, 2, 4]),
+        ((5, 4, 3, 3), (5,), [7, 4, 36]),
+        ((5,), (5, 1, 3, 3), [7, 4, 9]),
+        ((5, 4, 1, 1), (5, 1, 3, 3), [7, 4, 36]),
+    ],
+)
+def test_different_ladders_take_memory_of_a_core(
+    rungs: tuple[int, ...], rises: tuple[int, ...], ladders: list[int]
+) -> None:
+    """A word per rung of every ladder, thresholds and rises together, that neurons do not share."""
+    shape, zero = (4, 3, 3), integers(0)
+    thresholds = np.arange(math.prod(rungs[1:])).reshape(1, *rungs[1:]) * 5
+    thresholds = thresholds + np.arange(5).reshape(5, *(1,) * (len(rungs) - 1))
+    codes = np.arange(math.prod(rises[1:])).reshape(1, *rises[1:])
+    bits = codes // 3 ** np.arange(5).reshape(5, *(1,) * (len(rises) - 1)) % 3 - 1
+    ladder = Ladder(integers(thresholds), integers(bits), zero, zero, zero, -5, 5, "graded")
+    one = Diagonal(frozen(np.int8(1)), shape, shape)
+    drives = (connection("input", "it", one), connection("it", "out", one))
+    source, out = population("input", shape, Source(-9, 9, "first")), Readout(zero, zero)
+    populations = (source, population("it", shape, ladder), population("out", shape, out))
+    netlist = proven(Netlist(populations, drives, 1))
+    netlist.verify()
+    shared = replace(ladder, thresholds=integers([0]), rises=integers([1]))
+    plain = replace(netlist, populations=(source, population("it", shape, shared), populations[2]))
+    for (start, stop), wanted in zip(((1, 8), (7, 11), (0, 36)), ladders, strict=True):
+        of = [core_resources.usage(n, n["it"], start, stop, chip()) for n in (netlist, plain)]
+        assert of[0].threshold_profiles == wanted
+        assert of[0].pool_words - of[1].pool_words == 5 * wanted - 1
+        assert of[0].compartments == stop - start
+    assert sum(len(core.slices) for core in place(netlist, chip(neurons_per_core=9)).cores) >= 8
+
+
+def test_packed_counts_are_placed_as_any_neuron() -> None:
+    zero, shape = integers(0), (6, 5)
+    models: list[NeuronModel] = [
+        GradedMax(zero, 2, 4, 0, 15, "graded"),
+        Product(integers(3), zero, integers(1), 4, 0, 0, 0, 15, "graded"),
+    ]
+    one = Diagonal(frozen(np.int8(1)), shape, shape)
+    populations = [population("input", shape, Source(0, 9, "first"))]
+    drives = []
+    for index, model in enumerate([*models, Readout(zero, zero)]):
+        drives.append(connection(populations[-1].name, f"it{index}", one, 2))
+        populations.append(population(f"it{index}", shape, model))
+    placement = place(proven(Netlist(tuple(populations), tuple(drives), 1)), chip())
+    (core,) = placement.cores
+    assert core.usage.compartments == 3 * 30
+    assert core.usage.threshold_profiles == 1
 
 
 REFUSED = [

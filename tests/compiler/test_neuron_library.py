@@ -5,23 +5,28 @@ I2.1: an invariant of LM-HT, counted in integers. Stacks of layers run on the re
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
+from chips import chip, quantity
 from netlists import connection, integers, population, proven
 
 from lapilli.compiler.errors import NetlistError
 from lapilli.compiler.linear import Array, Conv, Dense, Diagonal, frozen
 from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.neurons import (
+    GradedMax,
     HardResetIF,
     Ladder,
     MultiThreshold,
     NeuronModel,
     OrGate,
+    Product,
     RateMax,
     Readout,
+    SigmaDelta,
     SignedIF,
     SoftResetIF,
     Source,
@@ -31,7 +36,7 @@ from lapilli.compiler.numerics import Int64Array
 from lapilli.hardware_profiles import load
 from lapilli.runtime import quantised_ann, reference
 
-ZERO = integers(0)
+ZERO, ONE = integers(0), integers(1)
 
 
 def run(model: NeuronModel, drive: Int64Array) -> tuple[Int64Array, Int64Array]:
@@ -42,6 +47,12 @@ def run(model: NeuronModel, drive: Int64Array) -> tuple[Int64Array, Int64Array]:
         spikes.append(sent)
         membranes.append(state["v"])
     return np.array(spikes), np.array(membranes)
+
+
+def rising(thresholds: Array, bias: Array, levels: int, sending: Any) -> Ladder:
+    """A ladder that climbs from 0, one step per threshold."""
+    rises = integers(np.ones(len(thresholds)))
+    return Ladder(thresholds, rises, ZERO, bias, ZERO, 0, levels, sending)
 
 
 def stack(rng: np.random.Generator, depth: int, levels: int, window: int) -> Netlist:
@@ -151,7 +162,7 @@ def test_a_ladder_of_multiples_is_a_window(sending: Any, rank: int) -> None:
     rungs = integers(np.stack([k * theta for k in range(1, levels + 1)]))
     drive = rng.integers(-20, 40, (levels, 100, *shape))
     window = Window(integers(theta), bias, ZERO, levels, sending)
-    ladder = Ladder(rungs, bias, ZERO, levels, sending)
+    ladder = rising(rungs, bias, levels, sending)
     for found, expected in zip(run(ladder, drive), run(window, drive), strict=True):
         assert (found == expected).all()
     counts = ladder.quantised(drive.sum(axis=0), levels)
@@ -162,10 +173,53 @@ def test_a_ladder_of_multiples_is_a_window(sending: Any, rank: int) -> None:
 def test_a_ladder_is_any_staircase() -> None:
     rungs = integers([-30, -5, -5, 0, 100])
     v = np.array([-31, -30, -6, -5, -1, 0, 99, 100, 10**6])
-    model = Ladder(rungs, ZERO, ZERO, 5, "graded")
+    model = rising(rungs, ZERO, 5, "graded")
     assert model.count(v).tolist() == [0, 1, 1, 3, 3, 4, 4, 5, 5]
-    wide = Ladder(integers(np.repeat(rungs[:, None], 9, axis=1)), ZERO, ZERO, 5, "graded")
+    wide = rising(integers(np.repeat(rungs[:, None], 9, axis=1)), ZERO, 5, "graded")
     assert wide.count(v).tolist() == model.count(v).tolist()
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_ladder_is_a_curve_that_falls_and_rises(rank: int) -> None:
+    """SiLU, negative counts included: thresholds are where its rounded value changes."""
+    v = np.arange(-8000, 8000)
+    exact = np.floor(8 * (v / 1000) / (1 + np.exp(-v / 1000)) + 0.5).astype(int)
+    change = np.diff(exact)
+    rungs, rises = v[1:][change != 0], change[change != 0]
+    assert set(rises.tolist()) == {-1, 1}
+    axes = ((), (1,), (1, 1))[rank]
+    rungs, rises = (x.reshape(-1, *axes) for x in (rungs, rises))
+    model = Ladder(
+        *(integers(x) for x in (rungs, rises, exact[0], 0, 0)), -2, int(exact.max()), "graded"
+    )
+    assert model.flaw(1) is None
+    shown = v.reshape(-1, *axes) if rank else v
+    assert model.quantised(shown, 1).reshape(-1).tolist() == exact.tolist()
+    assert exact.min() == -2
+    assert run(model, shown[np.newaxis])[0].reshape(-1).tolist() == exact.tolist()
+    short = Ladder(
+        *(integers(x) for x in (rungs, rises, exact[0], 0, 0)), -1, int(exact.max()), "graded"
+    )
+    flaw = short.flaw(1)
+    assert flaw is not None
+    assert flaw.rule == "a ladder stays between its lowest and its largest count"
+
+
+@pytest.mark.parametrize(("lowest", "levels"), [(-4, 3), (-5, -1), (2, 6), (0, 3)])
+def test_counts_have_a_lowest_value_too(lowest: int, levels: int) -> None:
+    rng = np.random.default_rng(9)
+    theta = rng.integers(1, 20, 500)
+    drive = rng.integers(-90, 90, (1, 500))
+    ratio = (drive[0] / theta).tolist()
+    expected = [min(max(int(np.floor(r)), lowest), levels) for r in ratio]
+    window = Window(integers(theta), ZERO, ZERO, levels, "graded", lowest)
+    delta = SigmaDelta(integers(theta), ZERO, ZERO, levels, lowest)
+    for model in (window, delta):
+        assert model.flaw(1) is None
+        assert run(model, drive)[0][0].tolist() == expected
+        assert model.window_total(1) == (min(lowest, 0), max(levels, 0))
+    assert window.payload() == (min(lowest, 0), max(levels, 0))
+    assert set(expected) == set(range(lowest, levels + 1))
 
 
 def pooled(first: NeuronModel, gate: NeuronModel, steps: int, exponents: list[int]) -> Netlist:
@@ -203,7 +257,7 @@ def maxima(counts: Array) -> Array:
 def test_an_or_gate_is_the_maximum_of_sorted_spikes(kind: str) -> None:
     first: NeuronModel = Window(integers(6), ZERO, integers(3), 9, "unary")
     if kind == "ladder":
-        first = Ladder(integers([-8, 0, 1, 5, 7, 20, 30, 31, 50]), ZERO, ZERO, 9, "unary")
+        first = rising(integers([-8, 0, 1, 5, 7, 20, 30, 31, 50]), ZERO, 9, "unary")
     netlist = pooled(first, OrGate(), 9, [])
     inputs = np.random.default_rng(2).integers(-20, 61, (40, 3, 6, 6))
     trace = reference.run(netlist, inputs)
@@ -257,12 +311,46 @@ FLAWS: list[tuple[NeuronModel, str]] = [
     (MultiThreshold(integers(1), ZERO, ZERO, 2**23, 0), "a window sends all its spikes"),
     (MultiThreshold(integers(1), ZERO, ZERO, 3, 4097), "a decay is a fraction"),
     (MultiThreshold(integers(1), ZERO, ZERO, 3, -1), "a decay is a fraction"),
-    (Ladder(integers([1, 2]), ZERO, ZERO, 3, "graded"), "a ladder has a threshold per level"),
-    (Ladder(integers([1, 3, 2]), ZERO, ZERO, 3, "graded"), "thresholds do not fall"),
-    (Ladder(integers([[1, 5], [2, 4]]), ZERO, ZERO, 2, "graded"), "thresholds do not fall"),
-    (Ladder(integers([1, 2**23]), ZERO, ZERO, 2, "graded"), "thresholds fit the state"),
-    (Ladder(integers([-(2**23), 1]), ZERO, ZERO, 2, "graded"), "thresholds fit the state"),
-    (Ladder(integers([1, 2, 3, 4, 5]), ZERO, ZERO, 5, "unary"), "a window sends all its spikes"),
+    (
+        Ladder(integers([1, 2]), integers([1]), ZERO, ZERO, ZERO, 0, 3, "graded"),
+        "a ladder has a rise per threshold",
+    ),
+    (rising(integers([1, 3, 2]), ZERO, 3, "graded"), "thresholds do not fall"),
+    (rising(integers([[1, 5], [2, 4]]), ZERO, 2, "graded"), "thresholds do not fall"),
+    (rising(integers([1, 2**23]), ZERO, 2, "graded"), "thresholds fit the state"),
+    (rising(integers([-(2**23), 1]), ZERO, 2, "graded"), "thresholds fit the state"),
+    (rising(integers([1, 2, 3, 4, 5]), ZERO, 5, "unary"), "a window sends all its spikes"),
+    (Ladder(integers([]), integers([]), ZERO, ZERO, ZERO, 0, 3, "graded"), "a ladder has a rise"),
+    (
+        Ladder(integers([1, 2]), integers([1, 2]), ZERO, ZERO, ZERO, 0, 3, "graded"),
+        "a rung is one step up or down",
+    ),
+    (rising(integers([1, 2, 3]), ZERO, 2, "graded"), "a ladder stays between"),
+    (
+        Ladder(integers([1, 2]), integers([1, -1]), integers([0, -1]), ZERO, ZERO, 0, 3, "graded"),
+        "a ladder stays between",
+    ),
+    (Window(integers(1), ZERO, ZERO, 3, "unary", -1), "spikes of one say a count from 0 on"),
+    (Window(integers(1), ZERO, ZERO, 3, "graded", 3), "a window sends all its spikes"),
+    (Window(integers(1), ZERO, ZERO, 3, "graded", -(2**23)), "a window sends all its spikes"),
+    (SigmaDelta(integers(1), ZERO, ZERO, 2**22, -(2**22)), "a window sends all its spikes"),
+    (SigmaDelta(integers(1), ZERO, ZERO, -(2**22), -(2**23)), "a window sends all its spikes"),
+    (GradedMax(ZERO, 0, 5, 0, 9, "graded"), "packed counts are bits of a state"),
+    (GradedMax(ZERO, 2, 0, 0, 1, "graded"), "packed counts are bits of a state"),
+    (GradedMax(ZERO, 5, 5, 0, 9, "graded"), "packed counts are bits of a state"),
+    (GradedMax(ZERO, -1, -5, 0, 9, "graded"), "packed counts are bits of a state"),
+    (GradedMax(ZERO, 2, 3, -1, 7, "graded"), "a field holds every count"),
+    (GradedMax(ZERO, 2, 3, 7, 7, "graded"), "a window sends all its spikes"),
+    (Product(ZERO, ZERO, ZERO, 3, 0, 0, 0, 3, "graded"), "thresholds are positive"),
+    (Product(ONE, ZERO, ZERO, 3, 0, 0, 0, 5, "unary"), "a window sends all its spikes"),
+    (Product(ONE, ZERO, ZERO, 3, 0, 0, -1, 3, "unary"), "spikes of one say a count from 0 on"),
+    (Product(ONE, ZERO, ZERO, 0, 0, 0, 0, 3, "graded"), "packed counts are bits of a state"),
+    (Product(ONE, ZERO, ZERO, 24, 0, 0, 0, 3, "graded"), "packed counts are bits of a state"),
+    (Product(ONE, ZERO, ZERO, 3, 0, -1, 0, 3, "graded"), "a product is shifted left by little"),
+    (Product(ONE, ZERO, ZERO, 3, 0, 13, 0, 3, "graded"), "a product is shifted left by little"),
+    (Product(ONE, ZERO, ZERO, 3, -(2**23), 0, 0, 3, "graded"), "factors and products fit"),
+    (Product(ONE, ZERO, integers(2**23), 3, 0, 0, 0, 3, "graded"), "factors and products fit"),
+    (Product(ONE, ZERO, integers(-(2**23)), 3, 0, 0, 0, 3, "graded"), "factors and products fit"),
     (RateMax(0), "the inputs of a pool"),
     (RateMax(24), "the inputs of a pool"),
 ]
@@ -278,36 +366,43 @@ def test_parameters_that_cannot_be(model: NeuronModel, rule: str) -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        Ladder(integers([-7, -7, 0]), ZERO, ZERO, 3, "unary"),
+        rising(integers([-7, -7, 0]), ZERO, 3, "unary"),
         SignedIF(integers(1), ZERO, ZERO, 9),
         MultiThreshold(integers(1), ZERO, ZERO, 9, 4096),
         RateMax(23),
         OrGate(),
+        Window(ONE, ZERO, ZERO, 2**23 - 1, "graded", 1 - 2**23),
+        SigmaDelta(ONE, ZERO, ZERO, 2**22 - 1, -(2**22)),
+        GradedMax(ZERO, 23, 1, -1, 0, "changes"),
+        Product(ONE, ZERO, integers(2**23 - 1), 23, 1 - 2**23, 12, 0, 4, "unary"),
     ],
 )
 def test_parameters_that_can_be(model: NeuronModel) -> None:
     assert model.flaw(4) is None
 
 
+@pytest.mark.parametrize("parameter", ["thresholds", "rises"])
 @pytest.mark.parametrize(
-    ("rungs", "profile", "found"),
+    ("rungs", "sharing", "found"),
     [
-        ([1, 2, 2], "loihi1", None),
-        ([[[1]] * 2, [[2]] * 2, [[2]] * 2], "loihi1", None),
-        ([[[1], [1]], [[2], [3]], [[4], [4]]], "loihi2", None),
-        (
-            [[[1], [1]], [[2], [3]], [[4], [4]]],
-            "loihi1",
-            "loihi1 shares one threshold per population",
-        ),
-        ([[[1, 1], [1, 1]], [[2, 3], [3, 4]]], "loihi2", "loihi2 shares one threshold per channel"),
+        ([0, 1, 1], "population", None),
+        ([[[0]] * 2, [[1]] * 2, [[1]] * 2], "population", None),
+        ([[[0], [0]], [[0], [1]], [[1], [1]]], "channel", None),
+        ([[[0, 0], [0, 0]], [[0, 0], [1, 1]]], "channel", None),
+        ([[[0], [0]], [[0], [1]], [[1], [1]]], "population", "shares one threshold per population"),
+        ([[[0, 0], [0, 0]], [[0, 1], [1, 1]]], "channel", "shares one threshold per channel"),
+        ([[[0, 0], [0, 0]], [[0, 1], [1, 1]]], "neuron", None),
     ],
 )
 def test_a_ladder_is_shared_as_far_as_the_chip_wants(
-    rungs: Any, profile: str, found: str | None
+    rungs: Any, sharing: str, found: str | None, parameter: str
 ) -> None:
     shape = (2, 2)
-    ladder = Ladder(integers(rungs), ZERO, ZERO, len(rungs), "unary")
+    profile = chip()
+    features = dataclasses.replace(profile.features, threshold_sharing=quantity(sharing))
+    profile = dataclasses.replace(profile, features=features)
+    ladder = rising(integers(range(len(rungs))), ZERO, len(rungs), "unary")
+    ladder = dataclasses.replace(ladder, **{parameter: integers(rungs)})
     populations = (
         population("in", shape, Source(0, 3, "first")),
         population("a", shape, ladder),
@@ -318,7 +413,13 @@ def test_a_ladder_is_shared_as_far_as_the_chip_wants(
     ]
     netlist = proven(Netlist(populations, tuple(drives), 4))
     if found is None:
-        netlist.verify(load(profile))
+        netlist.verify(profile)
     else:
         with pytest.raises(NetlistError, match=found):
-            netlist.verify(load(profile))
+            netlist.verify(profile)
+
+
+def test_neurons_that_are_fixed_have_no_ladder() -> None:
+    ladder = rising(integers([1, 2]), ZERO, 2, "unary")
+    with pytest.raises(NetlistError, match="loihi1 has fixed neurons"):
+        pooled(ladder, OrGate(), 9, []).verify(load("loihi1"))

@@ -21,6 +21,7 @@ from lapilli.compiler.linear import Array, Shape
 from lapilli.compiler.neurons import (
     LIF,
     MODELS,
+    GradedMax,
     HardResetIF,
     Interval,
     Ladder,
@@ -29,12 +30,14 @@ from lapilli.compiler.neurons import (
     MultiThreshold,
     NeuronModel,
     OrGate,
+    Product,
     RateMax,
     Readout,
     SigmaDelta,
     SignedIF,
     SoftResetIF,
     Source,
+    Staircase,
     State,
     Window,
 )
@@ -55,6 +58,17 @@ def ladder(rng: np.random.Generator, levels: int) -> Array:
     sizes: list[Shape] = [(levels,), (levels, SHAPE[0], 1, 1), (levels, *SHAPE)]
     thresholds = rng.integers(-9, 15, sizes[rng.integers(3)]) * 10
     return netlists.integers(np.sort(thresholds, axis=0))
+
+
+def rising(thresholds: Array) -> tuple[Array, Array, Array]:
+    """Thresholds, and what makes a ladder of them that climbs from 0."""
+    return thresholds, netlists.integers(np.ones(len(thresholds))), netlists.integers(0)
+
+
+def zigzag(rng: np.random.Generator, rungs: int) -> tuple[Array, Array]:
+    """Rises (rungs, ...) up and down, and a foot."""
+    sizes: list[Shape] = [(rungs,), (rungs, SHAPE[0], 1, 1), (rungs, *SHAPE)]
+    return netlists.integers(rng.integers(-1, 2, sizes[rng.integers(3)])), drawn(rng, -1, 2)
 
 
 BUILDERS: dict[str, Callable[[np.random.Generator], NeuronModel]] = {
@@ -79,10 +93,39 @@ BUILDERS: dict[str, Callable[[np.random.Generator], NeuronModel]] = {
         drawn(rng, 1, 60), drawn(rng, -30, 30), drawn(rng, -60, 60), 3, int(rng.integers(1, 4097))
     ),
     "Ladder graded": lambda rng: Ladder(
-        ladder(rng, 4), drawn(rng, -30, 30), drawn(rng, 0, 60), 4, "graded"
+        *rising(ladder(rng, 4)), drawn(rng, -30, 30), drawn(rng, 0, 60), 0, 4, "graded"
     ),
     "Ladder unary": lambda rng: Ladder(
-        ladder(rng, 5), drawn(rng, -30, 30), drawn(rng, 0, 60), 5, "unary"
+        *rising(ladder(rng, 5)), drawn(rng, -30, 30), drawn(rng, 0, 60), 0, 5, "unary"
+    ),
+    "Ladder up and down": lambda rng: Ladder(
+        ladder(rng, 8), *zigzag(rng, 8), drawn(rng, -30, 30), drawn(rng, 0, 60), -9, 9, "graded"
+    ),
+    "Ladder changes": lambda rng: Ladder(
+        ladder(rng, 8), *zigzag(rng, 8), drawn(rng, -30, 30), drawn(rng, 0, 60), -9, 9, "changes"
+    ),
+    "GradedMax graded": lambda rng: GradedMax(drawn(rng, -30, 30), 3, 3, 0, 5, "graded"),
+    "GradedMax changes": lambda rng: GradedMax(drawn(rng, -30, 30), 2, 4, -5, 9, "changes"),
+    "Product graded": lambda rng: Product(
+        drawn(rng, 1, 60), drawn(rng, -30, 30), drawn(rng, 0, 60), 3, -2, 1, -6, 9, "graded"
+    ),
+    "Product unary": lambda rng: Product(
+        drawn(rng, 1, 60), drawn(rng, -30, 30), drawn(rng, 0, 60), 4, 0, 0, 0, 6, "unary"
+    ),
+    "Product changes": lambda rng: Product(
+        drawn(rng, 1, 60), drawn(rng, -30, 30), drawn(rng, 0, 60), 2, 1, 2, -6, 9, "changes"
+    ),
+    "Window signed": lambda rng: Window(
+        drawn(rng, 1, 60), drawn(rng, -30, 30), drawn(rng, 0, 60), 4, "graded", -3
+    ),
+    "Window above zero": lambda rng: Window(
+        drawn(rng, 1, 60), drawn(rng, -30, 30), drawn(rng, 0, 60), 4, "graded", 1
+    ),
+    "SigmaDelta signed": lambda rng: SigmaDelta(
+        drawn(rng, 1, 60), drawn(rng, -30, 30), drawn(rng, 0, 60), 4, -5
+    ),
+    "SigmaDelta below zero": lambda rng: SigmaDelta(
+        drawn(rng, 1, 60), drawn(rng, -30, 30), drawn(rng, 0, 60), -1, -5
     ),
     "OrGate": lambda rng: OrGate(),
     "RateMax": lambda rng: RateMax(3),
@@ -186,7 +229,11 @@ def test_reach_bounds_every_drive_and_is_met(name: str, seed: int) -> None:
     if isinstance(model, OrGate):
         assert (lowest == low).all()
         assert (highest == high).all()
-    if isinstance(model, (Window, Ladder, SigmaDelta, Readout)) and low <= 0:
+    if isinstance(model, Product):  # whose product is never beyond the bounds of both fields
+        for v in found:
+            assert (model.product(v % 2**model.bits, v // 2**model.bits) <= reach.high).all()
+            assert (model.product(v % 2**model.bits, v // 2**model.bits) >= reach.low).all()
+    elif isinstance(model, (Staircase, Readout)) and low <= 0:
         bias = model.bias if isinstance(model, Readout) else 0
         slack_low = STEPS * np.maximum(bias, 0)  # drive and bias of opposite sign: bounded apart
         slack_high = STEPS * np.maximum(-np.asarray(bias), 0)
@@ -386,4 +433,4 @@ def test_payload_and_window_total_bound_what_is_sent(name: str) -> None:
     starts = windows.cumsum(axis=1)
     low, high = model.window_total(STEPS)
     assert low <= starts.min() <= starts.max() <= high
-    assert isinstance(model, Readout) or starts.max() > 0
+    assert isinstance(model, Readout) or starts.max() > 0 or model.window_total(STEPS)[1] == 0

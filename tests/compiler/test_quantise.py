@@ -221,8 +221,7 @@ def layer(
     hold = steps is not None
     matrices = [np.atleast_2d(np.asarray(w, float)) for w in weights]
     channels, inputs = matrices[0].shape
-    one = frozen(1.0)
-    theta = frozen(threshold, float)
+    one, theta = frozen(1.0), frozen(threshold, float)
     model: Literal["soft_reset_if", "window"] = "soft_reset_if" if hold else "window"
     amplitude = theta if hold else one
     head = Diagonal(frozen(readout_weight, float), (channels,), (channels,))
@@ -230,7 +229,8 @@ def layer(
         (
             SpikingPopulation("in", (inputs,), "source", one, 0.0, one, one, frozen(0.0), *source),
             SpikingPopulation(
-                "layer", (channels,), model, theta, 0.5, amplitude, one, frozen(bias, float)
+                *("layer", (channels,), model, theta, 0.5, amplitude, one, frozen(bias, float)),
+                *(0, steps or levels),
             ),
             readout("out", (channels,), frozen(readout_bias, float)),
         ),

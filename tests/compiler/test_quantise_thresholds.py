@@ -165,7 +165,7 @@ def test_windows_too_long_for_kept_resets_are_refused() -> None:
     size, one, zero = 64, frozen(1.0), frozen(0.0)
     weights = frozen(np.random.default_rng(0).normal(0, 1, (4, size)))
     source = SpikingPopulation("in", (size,), "source", one, 0.0, one, one, zero, -255, 255)
-    neuron = SpikingPopulation("it", (4,), "soft_reset_if", frozen(9.0), 0.5, one, one, zero)
+    neuron = SpikingPopulation("it", (4,), "soft_reset_if", frozen(9.0), 0.5, one, one, zero, 0, 9)
     populations = (source, neuron, readout("out", (4,), zero))
     connections = (
         SpikingConnection("in", "it", Dense(weights, (size,), (4,))),

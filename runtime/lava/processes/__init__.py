@@ -152,11 +152,12 @@ PyHardResetIF, PyHardResetIFFloat = models(HardResetIF, HardResetIF.MODEL)
 
 @final
 class SignedIF(DrivenNeurons):
-    """Integrate and fire that takes back: v += a_in; v -= threshold * s_out; n += s_out, with
-    s_out = +1 if v >= threshold and n < levels, -1 if v < 0 and n > 0, else 0.
+    """Integrate and fire that takes back: v += a_in + current; v -= threshold * s_out; n += s_out,
+    with s_out = +1 if v >= threshold and n < levels, -1 if v < 0 and n > 0, else 0.
 
     v starts each window at initial + bias, n at 0; threshold >= 1, levels >= 1. Once the network is
-    silent, n is clip(floor((initial + bias + sum of a_in) / threshold), 0, levels).
+    silent, n is clip(floor((initial + bias + sum of a_in) / threshold), 0, levels); with a current
+    other than 0 it never is.
     """
 
     MODEL = neurons.SignedIF
@@ -182,11 +183,11 @@ PyMultiThreshold, PyMultiThresholdFloat = models(MultiThreshold, MultiThreshold.
 
 @final
 class Window(DrivenNeurons):
-    """Integrates a window, v += a_in, then sends n = clip(floor(v / threshold), 0, levels).
+    """Integrates a window, v += a_in, then sends n = clip(floor(v / threshold), lowest, levels).
 
-    v starts each window at initial + bias; threshold >= 1, levels >= 1. sending: "graded" sends n
-    in the window's last step, "unary" sends n ones from that step on, so levels <= window;
-    `pending` counts those still to go.
+    v starts each window at initial + bias; threshold >= 1, levels > lowest. sending: "graded" sends
+    n in the window's last step, "unary" sends n ones from that step on, so levels <= window and
+    lowest = 0; `pending` counts those still to go.
     """
 
     MODEL = neurons.Window
@@ -197,10 +198,11 @@ PyWindow, PyWindowFloat = models(Window, Window.MODEL)
 
 @final
 class Ladder(DrivenNeurons):
-    """Integrates a window, v += a_in, then sends n, the number of k with v >= thresholds[k].
+    """v += a_in; n = foot + sum of rises[k] over all k with v >= thresholds[k].
 
     v starts each window at initial + bias. thresholds do not fall with k; negative ones are
-    allowed. sending, pending: as in Window.
+    allowed. rises are -1, 0 or 1, and n never leaves lowest .. levels on the way. sending: "graded"
+    and "unary" as in Window, with `pending`; "changes" sends n - sent in every step; sent = n.
     """
 
     MODEL = neurons.Ladder
@@ -237,10 +239,42 @@ PyRateMax, PyRateMaxFloat = models(RateMax, RateMax.MODEL)
 
 
 @final
-class SigmaDelta(DrivenNeurons):
-    """v += a_in; n = clip(floor(v / threshold), 0, levels); s_out = n - sent; sent = n.
+class GradedMax(DrivenNeurons):
+    """v += a_in; n = lowest + the largest field of v, at most levels.
 
-    v starts each window at initial + bias, `sent` at 0; threshold >= 1, levels >= 1.
+    Field k, bits k * bits .. (k + 1) * bits - 1 of v, holds what input k sent, less `lowest`:
+    synapse k has the exponent k * bits; inputs * bits <= 23, levels - lowest < 2**bits. v starts
+    each window at bias, the sum of -lowest * 2**(k * bits). sending: "graded" sends n in the
+    window's last step, "changes" sends n - sent in every step; sent = n.
+    """
+
+    MODEL = neurons.GradedMax
+
+
+(PyGradedMax,) = models(GradedMax, GradedMax.MODEL, "fixed_pt")
+
+
+@final
+class Product(DrivenNeurons):
+    """v += a_in; u = (v mod 2**bits + lowest_factor) * floor(v / 2**bits) * 2**shift;
+    n = clip(floor((u + initial_product) / threshold), lowest, levels).
+
+    The synapses of the first factor have the exponent 0, those of the second one `bits`. v starts
+    each window at bias, -lowest_factor, so that the first factor's bits are not negative.
+    sending, pending, sent: as in Ladder.
+    """
+
+    MODEL = neurons.Product
+
+
+(PyProduct,) = models(Product, Product.MODEL, "fixed_pt")
+
+
+@final
+class SigmaDelta(DrivenNeurons):
+    """v += a_in; n = clip(floor(v / threshold), lowest, levels); s_out = n - sent; sent = n.
+
+    v starts each window at initial + bias, `sent` at 0; threshold >= 1, levels > lowest.
     """
 
     MODEL = neurons.SigmaDelta

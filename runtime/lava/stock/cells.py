@@ -8,6 +8,7 @@ from typing import Any
 from lapilli.compiler.netlist import Netlist, Population
 from lapilli.compiler.neurons import (
     LIF,
+    GradedMax,
     HardResetIF,
     Ladder,
     LavaDelta,
@@ -15,6 +16,7 @@ from lapilli.compiler.neurons import (
     MultiThreshold,
     NeuronModel,
     OrGate,
+    Product,
     RateMax,
     Readout,
     SigmaDelta,
@@ -45,6 +47,8 @@ CELLS: dict[type[NeuronModel], Rule | str] = {
     Window: graded.window,
     Ladder: "no stock neuron has more than one threshold, and none is built from several here",
     RateMax: "no stock neuron compares the running counts of its inputs",
+    GradedMax: "no stock neuron tells the bits of its membrane apart",
+    Product: "no stock neuron multiplies what it receives",
     SigmaDelta: graded.sigma_delta,
     Readout: graded.readout,
     LavaDelta: deltas.lava_delta,

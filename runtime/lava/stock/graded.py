@@ -43,7 +43,14 @@ def window(netlist: Netlist, p: Population, neuron: Window) -> Cell:
             "1 step, graded",
             "Compile with coding='graded'.",
         )
+    _from_zero(p, neuron)
     return _quantiser(netlist, p, neuron, Stage(p.name, "GradedVec", p.size, _VECTOR))
+
+
+def _from_zero(p: Population, neuron: Window | SigmaDelta) -> None:
+    if neuron.lowest:
+        rule = "GradedReluVec and SigmaDelta rectify: counts start at 0"
+        raise refusal(p, rule, f"a lowest count of {neuron.lowest}", 0, OURS)
 
 
 def multi_threshold(netlist: Netlist, p: Population, neuron: MultiThreshold) -> Cell:
@@ -63,6 +70,7 @@ def sigma_delta(netlist: Netlist, p: Population, neuron: SigmaDelta) -> Cell:
     shifted, and forgets the bits that are shifted out. So it is used where nothing follows a
     neuron's first message in a window, and no input reaches levels + 1.
     """
+    _from_zero(p, neuron)
     exponents = _exponents(p, neuron.threshold)
     at_once = not np.ptp(exponents) and _arrives_at_once(netlist, p)
     if at_once and not _reaches_the_cap(netlist, p, neuron):

@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, final
@@ -21,7 +22,11 @@ import numpy as np
 import torch
 from torch import fx
 
+from lapilli.compiler.capture.binding import plain
+from lapilli.compiler.capture.execution import Execution, is_tensor
 from lapilli.compiler.errors import CaptureError
+from lapilli.compiler.layers import Kind
+from lapilli.compiler.outputs import named
 
 
 def trace(model: torch.nn.Module, batch: torch.Tensor) -> Trace:
@@ -46,37 +51,70 @@ def trace(model: torch.nn.Module, batch: torch.Tensor) -> Trace:
     return Trace(graph, tracer)
 
 
+_KINDS: dict[str, Kind] = {
+    "call_module": "modules",
+    "call_function": "functions",
+    "call_method": "methods",
+}
+
+
 @final
 class Trace:
-    """The recorded calls in order, and what each did when it was executed."""
+    """The recorded calls in order, and what each did when it was executed: a `Recording`."""
 
     def __init__(self, graph: fx.Graph, tracer: _Tracer):
         self.nodes: tuple[fx.Node, ...] = tuple(graph.nodes)
+        self.batch = tracer.batch
         self._tracer = tracer
+
+    def is_input(self, node: fx.Node) -> bool:
+        """Is this placeholder the network's input? There is no other."""
+        return node.op == "placeholder"
 
     def result(self, node: fx.Node) -> Any:
         """What the call returned."""
         return self._tracer.real(node)
 
-    def module(self, node: fx.Node) -> torch.nn.Module:
-        """The module that a call_module node calls."""
-        return self._tracer.root.get_submodule(str(node.target))
+    def is_static(self, node: fx.Node) -> bool:
+        """Does the call return what depends on the input's shape alone? Those are not recorded."""
+        return False
 
-    def module_path(self, node: fx.Node) -> str:
-        """Name of the innermost module around (or at) a call, as in the user's named_modules()."""
+    def keys(self, node: fx.Node) -> tuple[Kind, tuple[Any, ...]]:
+        """The field of LayerRule, and the class, function or method that is called."""
+        target = type(self._module(node)) if node.op == "call_module" else node.target
+        return _KINDS.get(node.op, "functions"), (target,)
+
+    def named(self, node: fx.Node) -> tuple[str, str]:
+        """(population's name, what was called): after the user's named_modules()."""
         stack = node.meta.get("nn_module_stack") or {}
         path = str(next(reversed(stack.values()))[0]) if stack else ""
-        return path.removeprefix("network").removeprefix(".")
+        path = path.removeprefix("network").removeprefix(".")
+        if node.op == "call_module":
+            called = type(self._module(node)).__name__
+            return path or called.lower(), called  # without a path: a network that is one layer
+        called = (
+            node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "?")
+        )
+        if called == "getattr":  # an attribute that only a real tensor has
+            called = str(node.args[1])
+        return f"{path}.{plain(called)}" if path else plain(called), called
 
     def place(self, node: fx.Node) -> str:
         """file:line in function: code, in the model's own code; empty where there is none."""
         return self._tracer.places.get(node, "")
 
+    def attributes(self, node: fx.Node, names: tuple[str, ...]) -> dict[str, Any] | None:
+        """Attributes of the module that is called; None where it is no module."""
+        if node.op != "call_module":
+            return None
+        return {name: getattr(self._module(node), name) for name in names}
+
     def overwritten(self, node: fx.Node) -> list[tuple[fx.Node, bool]]:
         """Earlier tensors whose memory the call changed; does it return just that tensor?"""
-        result = self.result(node)
-        changed = self._tracer.overwritten.get(node, [])
-        return [(n, _same_view(self.result(n), result)) for n in changed]
+        return self._tracer.execution.overwritten(node)
+
+    def _module(self, node: fx.Node) -> torch.nn.Module:
+        return self._tracer.root.get_submodule(str(node.target))
 
 
 class _Root(torch.nn.Module):
@@ -87,7 +125,7 @@ class _Root(torch.nn.Module):
         self.network = network
 
     def forward(self, input: Any) -> Any:
-        return self.network(input)
+        return named(self.network(input))
 
 
 class _Proxy(fx.Proxy):
@@ -155,17 +193,18 @@ class _Tracer(fx.Tracer):
     def __init__(self, batch: torch.Tensor):
         super().__init__()
         self.places: dict[fx.Node, str] = {}
-        self.overwritten: dict[fx.Node, list[fx.Node]] = {}
+        self.execution = Execution()
+        self.batch = len(batch)
         self._batch = batch
-        self._real: dict[fx.Node, Any] = {}
         self._executing = False
 
     def real(self, node: fx.Node) -> Any:
         """What the node stands for in this very execution."""
-        if node.op == "get_attr" and node not in self._real:
+        real = self.execution.values
+        if node.op == "get_attr" and node not in real:
             # fx makes these for constant arguments, without telling `create_proxy`.
-            self._real[node] = operator.attrgetter(str(node.target))(self.root)
-        return self._real.get(node)
+            real[node] = operator.attrgetter(str(node.target))(self.root)
+        return real.get(node)
 
     def proxy(self, node: fx.Node) -> Any:
         return _Proxy(node, self)
@@ -174,6 +213,10 @@ class _Tracer(fx.Tracer):
         if isinstance(a, tuple):
             a = tuple(a)  # fx would make a call of a named one
         return super().create_arg(a.item() if isinstance(a, np.generic) else a)
+
+    def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
+        ours = type(m).__module__.startswith("lapilli.")
+        return ours or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: torch.nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         if self._executing:  # a module inside a leaf
@@ -190,28 +233,17 @@ class _Tracer(fx.Tracer):
         self.places[proxy.node] = _place(traceback.walk_stack(sys._getframe()))
         self._run(proxy.node)
         result = self.real(proxy.node)
-        if type(result) in (tuple, list) and result and all(_tensor(item) for item in result):
+        if type(result) in (tuple, list) and result and all(is_tensor(item) for item in result):
             # torch.cat and the like take a tuple of traced values, not a traced tuple.
             return type(result)(proxy[i] for i in range(len(result)))
         return proxy
 
     def _run(self, node: fx.Node) -> None:
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.real)
-        versions = {n: _version(v) for n in node.all_input_nodes if _tensor(v := self.real(n))}
         self._executing = True  # what runs now is torch itself, not the user's code
         try:
-            # Tensors made in inference mode count no versions.
-            with torch.inference_mode(False), torch.no_grad():
-                self._real[node] = self._execute(node, args, kwargs)
+            self.execution.run(node, partial(self._execute, node), self.real)
         finally:
             self._executing = False
-        changed = {_storage(v) for n, old in versions.items() if _version(v := self.real(n)) > old}
-        if changed:
-            self.overwritten[node] = [
-                n
-                for n, value in self._real.items()
-                if n is not node and _tensor(value) and _storage(value) in changed
-            ]
 
     def _execute(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         if node.op == "placeholder":
@@ -222,28 +254,6 @@ class _Tracer(fx.Tracer):
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         assert callable(node.target), node.op
         return node.target(*args, **kwargs)
-
-
-def _tensor(value: object) -> bool:
-    return isinstance(value, torch.Tensor)
-
-
-def _version(tensor: torch.Tensor) -> int:
-    """How often the tensor, or another view of its memory, was changed in place."""
-    return 0 if tensor.is_inference() else tensor._version
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
-
-
-def _same_view(a: Any, b: Any) -> bool:
-    """Are both the same numbers at the same place, under the same shape?"""
-    return (
-        _tensor(a)
-        and _tensor(b)
-        and (a.data_ptr(), a.shape, a.stride()) == (b.data_ptr(), b.shape, b.stride())
-    )
 
 
 def failing_place(error: BaseException) -> str:
@@ -267,4 +277,6 @@ def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
     return ""
 
 
-_LIBRARY = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
+_LIBRARY = tuple(
+    f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1])
+)

@@ -1,0 +1,1 @@
+"""Layers and recipes for networks that are trained to be converted."""
