@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from lapilli.compiler.artifact import Artifact
-    from lapilli.compiler.da_qcfs import DAQCFS
+    from lapilli.compiler.da_qcfs_options import DAQCFS
     from lapilli.compiler.frontend import Network
     from lapilli.compiler.ir import Graph
     from lapilli.compiler.numerics import FloatArray
@@ -43,8 +43,8 @@ def compile_model(
     model: also a file's network, from `frontend.network_file`.
     calibration: float images (N, ...) as the model takes them; method: options of one of
     passes.METHODS; calibrate: how rounding is compensated, one of compensate.CALIBRATIONS,
-    "da-qcfs" or its options (None: the method's own default); preprocessing: (mean, std), per channel, that was applied to the
-    images, to be remembered.
+    "da-qcfs" or its options (None: the method's own default); preprocessing: (mean, std), per
+    channel, that was applied to the images, to be remembered.
     Raises UnsupportedOperatorError, CaptureError, InputError, NetlistError, StateOverflowError.
     """
     from importlib.metadata import version
@@ -54,13 +54,12 @@ def compile_model(
     from lapilli.compiler import artifact
     from lapilli.compiler.calibrate import calibrate as measure
     from lapilli.compiler.calibrate import check_images
-    from lapilli.compiler.compensate import CALIBRATIONS, compensate
-    from lapilli.compiler.da_qcfs import NAME as DA_QCFS
-    from lapilli.compiler.da_qcfs import da_qcfs, options_of
+    from lapilli.compiler.compensate import compensate
+    from lapilli.compiler.da_qcfs import da_qcfs
+    from lapilli.compiler.da_qcfs_options import options_of, recorded
     from lapilli.compiler.frontend import network_of
     from lapilli.compiler.passes import METHODS, method_of
     from lapilli.compiler.passes.legalise import legalise
-    from lapilli.compiler.passes.options import check_choice
     from lapilli.compiler.passes.quantise import quantise
     from lapilli.compiler.passes.reorder_pools import reorder_pools
     from lapilli.compiler.passes.split_joins import split_joins
@@ -73,10 +72,7 @@ def compile_model(
             observe(name, before, after)
 
     name = method_of(method)
-    averaged = options_of(calibrate)
-    correction = METHODS[name].calibrate if calibrate is None else calibrate
-    if averaged is None:
-        check_choice("calibrate", correction, (*CALIBRATIONS, DA_QCFS))
+    correction = options_of(METHODS[name].calibrate if calibrate is None else calibrate)
     check_images(calibration, "calibration set")
     network = network_of(model)
     graph = network.capture(calibration)
@@ -102,15 +98,13 @@ def compile_model(
     spiking = METHODS[name].convert(populations, ranges, method)
     spiking.verify()
     done(f"convert_{name}", ranges, spiking)
-    how: dict[str, Any] = {"calibrate": correction}
-    if averaged is None:
+    if isinstance(correction, str):
         corrected = compensate(
-            spiking, populations, calibration, str(correction), progress=stage("compensate")
+            spiking, populations, calibration, correction, progress=stage("compensate")
         )
     else:
-        how = {"calibrate": DA_QCFS, **{f"da_qcfs_{k}": v for k, v in asdict(averaged).items()}}
         corrected = da_qcfs(
-            spiking, populations, calibration, averaged, progress=stage("compensate")
+            spiking, populations, calibration, correction, progress=stage("compensate")
         )
     corrected.verify()
     done("compensate", spiking, corrected)
@@ -120,7 +114,7 @@ def compile_model(
         lapilli_version=version("lapilli"),
         torch_version=str(torch.__version__),  # a subclass of str: no plain value
         method=name,
-        options={**asdict(method), **how},  # type: ignore[call-overload]
+        options={**asdict(method), **recorded(correction)},  # type: ignore[call-overload]
         profile=profile.name,
         calibration_hash=ranges.digest,
         calibration_samples=ranges.samples,

@@ -64,7 +64,8 @@ def compensate(
         for p, converted in zip(graph.populations, spiking.populations, strict=True):
             if p.role == "input":
                 corrected[p.name] = converted
-                theirs[p.name], ours[p.name] = x, _quantised_input(converted, x)
+                analog = spiking.timing != "train"  # a train of spikes is right on average
+                theirs[p.name], ours[p.name] = x, _quantised_input(converted, x) if analog else x
                 continue
             wanted, found = executor.drive(p, theirs), executor.drive(p, ours)
             theirs[p.name] = active(p, wanted)

@@ -90,9 +90,9 @@ def _through(
     first = replace(
         inner,
         out_shape=(inner.out_shape[0], *size),
-        padding=tuple(
-            p + forth * begin * step
-            for p, begin, step in zip(inner.padding, start, steps, strict=True)
+        padding=(
+            inner.padding[0] + forth * start[0] * steps[0],
+            inner.padding[1] + forth * start[1] * steps[1],
         ),
     )
     reached = [_reached(outer, axis, side) for axis, side in enumerate(sides)]
@@ -100,9 +100,9 @@ def _through(
         outer,
         in_shape=(outer.in_shape[0], *size),
         out_shape=(outer.out_shape[0], *(len(r) for r in reached)),
-        padding=tuple(
-            p + begin - r.start * step
-            for p, begin, r, step in zip(outer.padding, start, reached, outer.stride, strict=True)
+        padding=(
+            outer.padding[0] + start[0] - reached[0].start * outer.stride[0],
+            outer.padding[1] + start[1] - reached[1].start * outer.stride[1],
         ),
     )
     if not second.out_size:

@@ -13,8 +13,8 @@ of all spikes that are sent ("average", as in the public code). Added up instead
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, final
+from dataclasses import replace
+from typing import final
 
 import numpy as np
 import torch
@@ -22,82 +22,16 @@ from torch import Tensor
 
 from lapilli.compiler.activations import evaluate_qcfs, staircase_top
 from lapilli.compiler.calibrate import Progress
-from lapilli.compiler.errors import InputError
+from lapilli.compiler.da_qcfs_options import DAQCFS
 from lapilli.compiler.execute import FloatExecutor, active, as_tensor
 from lapilli.compiler.linear import Array, along_channels, frozen
 from lapilli.compiler.numerics import FloatArray
-from lapilli.compiler.passes.options import check_choice, check_count, check_range, help_text
 from lapilli.compiler.populations import Population, PopulationGraph
 from lapilli.compiler.spiking import SpikingGraph, SpikingPopulation, pool
 
-NAME = "da-qcfs"
 _CPU = torch.device("cpu")
 MOST = 4.0
 """By how much a spike's worth may change: where none is sent, errors would add up for ever."""
-
-
-@final
-@dataclass(frozen=True)
-class DAQCFS:
-    """How DA-QCFS calibrates.
-
-    The published code has reference_levels 8 for ResNets and 4 or 16 for VGG where the network was
-    trained with QCFS, and none (the clipped line) for ReLU; rule "average", momentum 0.01, one pass
-    through the training set.
-    """
-
-    reference_levels: int = field(
-        default=0,
-        metadata=help_text(
-            "levels of the reference; 0: those that the network was trained with, or no staircase"
-        ),
-    )
-    rule: Literal["accumulate", "average"] = field(
-        default="accumulate",
-        metadata=help_text(
-            "how phi follows the error that is left: added up, or as published its running average",
-            ("accumulate", "average"),
-        ),
-    )
-    momentum: float = field(default=0.05, metadata=help_text("weight of one batch, 0 to 1"))
-    batches: int = field(default=150, metadata=help_text("how many batches are looked at"))
-    batch: int = field(default=32, metadata=help_text("images in one of them"))
-    seed: int = field(default=0, metadata=help_text("of their order"))
-
-    def __post_init__(self) -> None:
-        check_count("reference_levels", self.reference_levels, 0, 65535)
-        check_choice("rule", self.rule, ("accumulate", "average"))
-        check_range("momentum", self.momentum, 0, 1)
-        check_count("batches", self.batches, 1, 10**6)
-        check_count("batch", self.batch, 1, 65536)
-        check_count("seed", self.seed, 0, 2**31 - 1)
-
-
-def options_of(calibrate: object) -> DAQCFS | None:
-    """The options in `DAQCFS(...)`, in "da-qcfs", or in "da-qcfs:rule=average,momentum=0.01".
-
-    None for other calibrations. Raises InputError for options that there are not.
-    """
-    if isinstance(calibrate, DAQCFS):
-        return calibrate
-    name, _, given = str(calibrate).partition(":")
-    if calibrate is None or name != NAME:
-        return None
-    known = {field.name: type(field.default) for field in fields(DAQCFS)}
-    chosen: dict[str, Any] = {}
-    for part in filter(None, given.split(",")):
-        key, _, value = part.partition("=")
-        try:
-            chosen[key] = known[key](value)
-        except (KeyError, ValueError):
-            raise InputError(
-                "option calibrate",
-                "options of a calibration are name=value, separated by commas",
-                found=repr(part),
-                allowed=", ".join(f"{key}={kind.__name__}" for key, kind in known.items()),
-                remedy=f"Write for example {NAME}:rule=average,momentum=0.01.",
-            ) from None
-    return DAQCFS(**chosen)
 
 
 @final

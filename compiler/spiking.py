@@ -106,8 +106,8 @@ class SpikingGraph:
 
     @property
     def hold(self) -> bool:
-        """Does the input repeat, and a bias count, in every step?"""
-        return self.timing == "held"
+        """Does the input come, and a bias count, in every step?"""
+        return self.timing in ("held", "train")
 
     def into(self, target: str) -> tuple[SpikingConnection, ...]:
         """The connections into one population."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lapilli import methods as methods
     from lapilli.compiler import Observe
     from lapilli.compiler.artifact import Artifact
+    from lapilli.compiler.da_qcfs_options import DAQCFS
     from lapilli.compiler.frontend import Network
     from lapilli.compiler.mapping import Placement
     from lapilli.hardware_profiles import Profile
@@ -70,7 +71,7 @@ def compile(
     calibration: Images | None = None,
     method: object = None,
     profile: str | Path | Profile = "loihi2",
-    calibrate: str | None = None,
+    calibrate: str | DAQCFS | None = None,
     observe: Observe | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     preprocessing: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
@@ -79,7 +80,8 @@ def compile(
     """Compile a trained network; see `lapilli.compiler.compile_model`.
 
     calibration: images (N, ...) as the model takes them; method: for example
-    lapilli.methods.Parallel(levels=8); calibrate: "none", "bias" or "least-squares".
+    lapilli.methods.Parallel(levels=8); calibrate: "none", "bias", "least-squares", or
+    "da-qcfs", with options as in "da-qcfs:rule=average" or lapilli.methods.DAQCFS(rule="average").
     model may also be an exported program, or the path of a .pt2 or .onnx file; or that of a file of
     another tool (`lapilli.importers`), with options of its own and neither calibration nor method:
     lapilli.compile("net.net", steps=64).

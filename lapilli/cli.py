@@ -18,6 +18,7 @@ import click
 
 from lapilli import cli_outputs, terminal
 from lapilli.cli_export import export
+from lapilli.cli_operators import operators
 from lapilli.failures import exit_code_of
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def group() -> None:
 
 
 group.add_command(export)
+group.add_command(operators)
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -167,7 +169,8 @@ class _CompileCommand(click.Command):
 @click.option(
     "--calibrate",
     metavar="NAME",
-    help="how rounding is compensated: none, bias or least-squares; default: as the method asks",
+    help="how rounding is compensated: none, bias, least-squares or da-qcfs (options as in "
+    "da-qcfs:rule=average,reference_levels=8); default: as the method asks",
 )
 @click.option(
     "--mean", callback=_numbers, default="", help="normalisation per channel: 0.485,0.456,0.406"

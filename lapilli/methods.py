@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lapilli.compiler.da_qcfs_options import DAQCFS as DAQCFS
 from lapilli.compiler.passes import METHODS as _METHODS
 from lapilli.compiler.passes.convert_fast_snn import FastSNN as FastSNN
 from lapilli.compiler.passes.convert_lm_ht import LMHT as LMHT

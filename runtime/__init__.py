@@ -139,16 +139,20 @@ def run(
     """Execute a compiled network on images (N, ...) as the float network takes them.
 
     stop: end each image once its answer is clear, see `early_stop`. readout: None for what the
-    network returns, or one of `readout.READOUTS`; seed: of what is drawn at random there. Raises
+    network returns, or one of `readout.READOUTS`; seed: of what is drawn at random, there
+    and for inputs as Poisson trains. Raises
     InputError for images of the wrong shape or range, for networks that cannot stop early or be
     read in this way, BackendError where the backend is missing, crashes or exceeds timeout_s (Lava
     only).
     """
+    from lapilli.runtime import poisson
     from lapilli.runtime import readout as reading
 
     _check_known("backend", backend, tuple(BACKENDS))
     _check_known("record", record, RECORDS)
     reading.check(artifact.netlist, artifact.outputs, readout, backend)
+    if poisson.encodes(artifact, images):
+        images = poisson.spikes(artifact.netlist, images, seed)
     inputs, clipped = quantise_input(artifact.netlist, images)
     clear = None if stop is None else rule(artifact.netlist, stop)
     drawn = readout == reading.POISSON

@@ -53,8 +53,9 @@ PROVENANCE = Provenance(
     input_std=(0.229, 0.224),
     labels=("Katze", "Hündin"),
     notes="two\nlines",
-    outputs=(Output("scores", 0, (3,)), Output("Köpfe.1", 0, (), Head("argmax"))),
 )
+OUTPUTS = (Output("scores", 0, (3,)), Output("Köpfe.1", 0, (), Head("argmax")))
+"""Of `sample`, whose readout is a vector of three."""
 
 
 def _population(name: str, shape: tuple[int, ...], neuron: NeuronModel, scale: Any) -> Population:
@@ -127,7 +128,7 @@ def packed_sample() -> Artifact:
 
 def sample(seed: int = 0) -> Artifact:
     """A small artifact."""
-    return Artifact(sample_netlist(seed), PROVENANCE)
+    return Artifact(sample_netlist(seed), dataclasses.replace(PROVENANCE, outputs=OUTPUTS))
 
 
 def forge(path: Path, edit: Callable[[dict[str, Any]], None], *, rehash: bool = True) -> None:

@@ -1,6 +1,6 @@
 """One network for every kind of input, and the files of it in tests/golden/inputs.
 
-    python tests/captured_network.py    writes the files of this version of torch again
+python tests/captured_network.py    writes the files of this version of torch again
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 INPUTS = Path(__file__).parent / "golden" / "inputs"
@@ -36,7 +36,7 @@ class Block(nn.Module):
 
 
 class EveryInput(nn.Module):
-    """Residuals in place, concatenation, slices, pooling, upsampling, a shared layer, two outputs."""
+    """Residuals in place, joins, slices, pooling, upsampling, a shared layer, two outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,9 +76,7 @@ def exported(*, dynamic: bool = False) -> torch.export.ExportedProgram:
     dims = {"x": {0: torch.export.Dim("batch", min=2, max=64)}} if dynamic else None
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.export.export(
-            network(), (torch.tensor(samples(BATCH)),), dynamic_shapes=dims
-        )
+        return torch.export.export(network(), (torch.tensor(samples(BATCH)),), dynamic_shapes=dims)
 
 
 def write_onnx(path: Path, opset: int, *, dynamic: bool = False, folded: bool = False) -> None:
@@ -103,13 +101,13 @@ def write_onnx(path: Path, opset: int, *, dynamic: bool = False, folded: bool = 
 
 def _without_paths(path: Path) -> None:
     """Take the folders of this machine out of an archive, and make it small."""
+    folders = re.compile(rb'(File \\")[^"]*/((?:torch|tests)/[^"]+)')
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
-            if name.endswith(".json"):
-                content = re.sub(rb'(File \\")[^"]*/((?:torch|tests)/[^"]+)', rb"\1site/\2", content)
-            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+            text = folders.sub(rb"\1site/\2", content) if name.endswith(".json") else content
+            archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
 
 
 def _write() -> None:

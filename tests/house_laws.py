@@ -54,6 +54,7 @@ TORCH_HOMES = [
     "lapilli.compiler.execute",
     "lapilli.compiler.calibrate",
     "lapilli.compiler.compensate",
+    "lapilli.compiler.da_qcfs",
     "lapilli.compiler.capture",
     "lapilli.compiler.training",
     "lapilli.runtime.kernels",

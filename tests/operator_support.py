@@ -3,13 +3,17 @@
 Found by doing it: a small network with the operator is compiled with each method, lowered to each
 backend and written in each format; what is refused tells its reason. The outcome is kept in
 lapilli/operator_support.json, which `lapilli operators` and docs/operators.md show.
+
+python tests/operator_support.py    finds out all of it again and rewrites both: minutes
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from capturing import Net
 from torch import Tensor, nn
 
 import lapilli
+from lapilli import operators
 from lapilli.cli_export import FORMATS
 from lapilli.compiler.artifact import Artifact
 from lapilli.compiler.errors import LapilliError
@@ -43,6 +48,7 @@ VARIANTS: Mapping[str, Any] = {
 PROFILES = {"stock": "lava-stock", "netx": "netx"}
 """Backends and formats with a profile of their own; others take loihi2."""
 IMAGE = (2, 6, 6)
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "operators.md"
 
 
 CALLS: dict[str, Callable[[Any], Any] | nn.Module] = {
@@ -136,22 +142,23 @@ def reason(error: LapilliError) -> str:
     return f"{error.rule}. {error.remedy}"
 
 
-def _tried(attempt: Callable[[], Any]) -> str | None:
+def _outcome(attempt: Callable[[], Any]) -> Any:
+    """What it returns, or the reason why it is refused."""
     try:
-        attempt()
+        return attempt()
     except LapilliError as error:
         return reason(error)
-    return None
 
 
-def _compiled(family: Family, method: Any, profile: str) -> Artifact:
+def _refusal(made: Any, use: Callable[[Artifact], Any]) -> str | None:
+    """Why it was not compiled, or why it cannot be used so."""
+    found = made if isinstance(made, str) else _outcome(lambda: use(made))
+    return found if isinstance(found, str) else None
+
+
+def compiled(family: Family, method: Any, profile: str) -> Artifact:
     x = capturing.images(*IMAGE, count=12, seed=3)
     return lapilli.compile(network(family), calibration=x, method=method, profile=profile)
-
-
-def _on_lava(artifact: Artifact) -> str | None:
-    missing = {type(p.neuron).__name__ for p in artifact.netlist.populations} - {*lava.PROCESSES}
-    return f"there is no process for {', '.join(sorted(missing))}" if missing else None
 
 
 def _on_stock(artifact: Artifact) -> None:
@@ -164,44 +171,56 @@ def support(family: Family, variant: str) -> dict[str, Any]:
 
     None where it does.
     """
-    method = VARIANTS[variant]
-    try:
-        artifact = _compiled(family, method, "loihi2")
-    except LapilliError as error:
-        return {"refused": reason(error)}
-    netlist = artifact.netlist
-    models = {type(p.neuron).__name__ for p in netlist.populations} - {"Source", "Readout"}
-    found: dict[str, Any] = {
-        "neurons": sorted(models),
-        "exact": netlist.settles and netlist.has_quantised_ann,
-        "lava": _on_lava(artifact),
-        "stock": _tried(lambda: _on_stock(_compiled(family, method, PROFILES["stock"]))),
+    artifacts = {
+        profile: _outcome(lambda profile=profile: compiled(family, VARIANTS[variant], profile))  # type: ignore[misc]
+        for profile in ("loihi2", *PROFILES.values())
     }
+    artifact = artifacts["loihi2"]
+    if isinstance(artifact, str):
+        return {"refused": artifact}
+    found = compiled_support(artifact)
+    found["stock"] = _refusal(artifacts[PROFILES["stock"]], _on_stock)
     with tempfile.TemporaryDirectory() as folder:
         for name, write in FORMATS.items():
-            profile = PROFILES.get(name, "loihi2")
-            found[name] = _tried(
-                lambda write=write, profile=profile, name=name: write(  # type: ignore[misc]
-                    _compiled(family, method, profile), Path(folder, f"a.{name}"), None
-                )
-            )
+            made = artifacts[PROFILES.get(name, "loihi2")]
+            path = Path(folder, f"a.{name}")
+            found[name] = _refusal(made, partial(write, path=path, profile=None))
     return found
 
 
-def everything() -> dict[str, Any]:
-    """The support of all families with all methods, each reason said once."""
+def compiled_support(artifact: Artifact) -> dict[str, Any]:
+    """What follows from the compiled network alone."""
+    netlist = artifact.netlist
+    models = {type(p.neuron).__name__ for p in netlist.populations} - {"Source", "Readout"}
+    missing = models - {*lava.PROCESSES}
     return {
-        family.title: {variant: support(family, variant) for variant in VARIANTS}
-        for family in FAMILIES
+        "neurons": sorted(models),
+        "exact": netlist.settles and netlist.has_quantised_ann,
+        "lava": f"there is no process for {', '.join(sorted(missing))}" if missing else None,
     }
 
 
-if __name__ == "__main__":
-    import sys
-    import time
+def everything(tell: Callable[[str], None] = lambda title: None) -> dict[str, Any]:
+    """The support of all families with all methods; families alike in all of it together."""
+    groups: list[dict[str, Any]] = []
+    for family in FAMILIES:
+        tell(family.title)
+        found = {variant: support(family, variant) for variant in VARIANTS}
+        same = [group for group in groups if group["support"] == found]
+        if same:
+            same[0]["families"].append(family.title)
+        else:
+            groups.append({"families": [family.title], "support": found})
+    return {"groups": groups}
 
-    for title in sys.argv[1:]:
-        (family,) = [f for f in FAMILIES if f.title == title]
-        for variant in VARIANTS:
-            start = time.time()
-            print(variant, json.dumps(support(family, variant), indent=1), time.time() - start)
+
+def write(found: dict[str, Any]) -> None:
+    """Rewrite what the package and the docs say."""
+    text = json.dumps(found, indent=1)
+    operators.SUPPORT.write_text(f"{text}\n", encoding="utf-8")
+    DOCS.write_text(operators.markdown(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    write(everything(lambda title: print(title, file=sys.stderr)))

@@ -77,8 +77,9 @@ def with_statistics(model: nn.Module, calibration: Images) -> nn.Module:
         norm.reset_running_stats()
         norm.momentum = None  # cumulative: after one pass the pass's own statistics
         norm.train()
-    with torch.no_grad():
-        model(torch.from_numpy(calibration))
+    if norms:
+        with torch.no_grad():
+            model(torch.from_numpy(calibration))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()

@@ -186,9 +186,9 @@ def test_a_checkpoint_without_tensors_is_refused(net: str, tmp_path: Path, conte
         ("{net}.inner:Net", "the module can be found", "no module user_net_of_a_test.inner"),
         ("broken_net:Net", "the module can be imported", "ZeroDivisionError"),
         ("needy_net:Net", "the module can be imported", "No module named 'absent_library'"),
-        ("model.onnx", ".onnx files cannot be read by this version", ".onnx"),
-        ("model.pt2", ".pt2 files cannot be read by this version", ".pt2"),
-        ("model.nir", ".nir files cannot be read by this version", ".nir"),
+        ("model.onnx", "the file is an ONNX model", "no such file"),
+        ("model.pt2", "the file is an exported program", "no such file"),
+        ("model.nir", ".nir files hold no network of PyTorch", ".nir"),
         ("model.net", ".net files hold no network of PyTorch", ".net"),
     ],
 )

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from public_networks import (
-    DENSE,
     SmallSegmentation,
     UNet,
     built,
@@ -107,14 +106,6 @@ def test_normalisation_over_activity_is_refused_with_its_place(name: str) -> Non
     assert ".py:" in caught.value.where
 
 
-@pytest.mark.usefixtures("torchvision")
-def test_a_segmentation_network_of_torchvision() -> None:
-    net = public("lraspp_mobilenet_v3_large")
-    (output,) = lapilli.run(net, images(1, SIZE)).named_outputs.values()
-    assert output.shape == (1, 21, SIZE, SIZE)
-    assert_equal_integers(net)
-
-
 @pytest.mark.parametrize("up", ["transposed", "bilinear", "bilinear, corners aligned"])
 def test_u_nets_return_equal_maps(up: str) -> None:
     size = 32
@@ -139,7 +130,3 @@ def test_statistics_are_those_of_the_images() -> None:
         normal = model(torch.from_numpy(images(8, 16))).numpy()
     np.testing.assert_allclose(normal.mean(axis=(0, 2, 3)), 0, atol=1e-5)
     np.testing.assert_allclose(normal.std(axis=(0, 2, 3)), 1, atol=1e-3)
-
-
-def test_dense_prediction_has_eight_networks_or_more() -> None:
-    assert len(DENSE) >= 8

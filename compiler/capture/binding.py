@@ -100,7 +100,8 @@ def check_result(call: Call, kind: str, shape: Iterable[int], batch: int) -> Non
             "the batch stays the first dimension",
             f"result of shape {sizes} for {batch} images",
             f"({batch}, ...)",
-            "Keep the batch dimension first, for example x.flatten(1).",
+            "Keep the batch dimension first, for example x.flatten(1). What is done image by "
+            "image, such as decoding boxes, belongs on the host.",
         )
 
 
@@ -111,7 +112,7 @@ def batchless(shape: Iterable[int]) -> Shape:
 
 def few(samples: FloatArray, count: int) -> FloatArray:
     """`count` of the samples (N, ...), from the first on, again and again."""
-    return samples[np.arange(count) % len(samples)]
+    return np.asarray(samples[np.arange(count) % len(samples)])
 
 
 def plain(called: str) -> str:

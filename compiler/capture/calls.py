@@ -137,7 +137,8 @@ class _Capture:
         bound = self._bound(n, call, *found)
         if [name for name, value in bound.items() if isinstance(value, _NETWORK)] != ["input"]:
             return None
-        return found[0].build(call, **bound)
+        taken: Taken | None = found[0].build(call, **bound)
+        return taken
 
     def _is_view(self, n: fx.Node) -> bool:
         found = self._table.find(self._recording, n)
@@ -155,11 +156,10 @@ class _Capture:
         return {"input": args[0] if args else next(iter(kwargs.values())), **read}
 
     def _call(self, n: fx.Node, call: Call) -> Operand | Parts | _First | _Beside:
-        if n.target is operator.getitem and isinstance(
-            source := self._values[n.args[0]],
-            _First,  # type: ignore[index]
-        ):
-            return source.result if n.args[1] == 0 else _Beside(call.name)
+        if n.target is operator.getitem and isinstance(n.args[0], fx.Node):
+            source = self._values[n.args[0]]
+            if isinstance(source, _First):
+                return source.result if n.args[1] == 0 else _Beside(call.name)
         found = self._table.find(self._recording, n)
         if found is None:
             kind = self._recording.keys(n)[0]

@@ -35,7 +35,7 @@ def run(model: OnnxModel, images: torch.Tensor) -> Any:
 
     Raises CaptureError where the reference cannot compute it.
     """
-    own = [Conv, ConvTranspose, MaxPool, *([BatchNormalization] if _old(model) else [])]
+    own = [Conv, ConvTranspose, MaxPool, Pad, *([_StoredStatistics] if _old(model) else [])]
     evaluator = onnx.reference.ReferenceEvaluator(model.proto, new_ops=own)
     names = [value.name for value in model.proto.graph.output]
     size = model.sizes[0] or len(images)
@@ -61,14 +61,17 @@ def _old(model: OnnxModel) -> bool:
     return model.opset < _TRAINING_MODE
 
 
-class BatchNormalization(onnx.reference.op_run.OpRun):
-    """With one result it uses the stored statistics."""
+class _StoredStatistics(onnx.reference.op_run.OpRun):
+    """BatchNormalization: with one result it uses the stored statistics."""
 
     op_domain = ""
 
     def _run(self, x: _Array, *given: _Array, epsilon: float = 1e-5, **_: Any) -> tuple[_Array]:
         scale, bias, mean, variance = (p.reshape(-1, *(1,) * (x.ndim - 2)) for p in given)
         return ((scale * (x - mean) / np.sqrt(variance + epsilon) + bias).astype(x.dtype),)
+
+
+_StoredStatistics.__name__ = "BatchNormalization"  # the operator in whose place it is called
 
 
 class Conv(onnx.reference.op_run.OpRun):
@@ -80,8 +83,8 @@ class Conv(onnx.reference.op_run.OpRun):
         rank = weight.ndim - 2
         spread = list(given.get("dilations") or [1] * rank)
         step = list(given.get("strides") or [1] * rank)
-        around = _around(x.shape[2:], weight.shape[2:], step, spread, given)
-        padded = F.pad(torch.from_numpy(x), around)
+        margins = _margins(x.shape[2:], weight.shape[2:], step, spread, given)
+        padded = F.pad(torch.from_numpy(x), margins)
         call = F.conv1d if rank == 1 else F.conv2d
         kernel, shift = torch.tensor(weight), None if bias is None else torch.tensor(bias)
         result = call(padded, kernel, shift, step, 0, spread, given.get("group") or 1)
@@ -131,22 +134,46 @@ class MaxPool(onnx.reference.op_run.OpRun):
         rank = len(kernel)
         spread = list(given.get("dilations") or [1] * rank)
         step = list(given.get("strides") or [1] * rank)
-        around = _around(x.shape[2:], kernel, step, spread, given)
+        margins = _margins(x.shape[2:], kernel, step, spread, given)
         if given.get("ceil_mode"):
             for axis in range(rank):
-                size = x.shape[axis + 2] + sum(around[2 * (rank - 1 - axis) :][:2])
+                size = x.shape[axis + 2] + sum(margins[2 * (rank - 1 - axis) :][:2])
                 left = (size - (kernel[axis] - 1) * spread[axis] - 1) % step[axis]
                 # A window more, unless it would begin in the padding behind.
-                behind = around[2 * (rank - 1 - axis) + 1]
+                behind = margins[2 * (rank - 1 - axis) + 1]
                 start = size - left + (step[axis] - (kernel[axis] - 1) * spread[axis] - 1)
                 if left and start < size - behind:
-                    around[2 * (rank - 1 - axis) + 1] += step[axis] - left
-        padded = F.pad(torch.from_numpy(x), around, value=-torch.inf)
+                    margins[2 * (rank - 1 - axis) + 1] += step[axis] - left
+        padded = F.pad(torch.from_numpy(x), margins, value=-torch.inf)
         call = F.max_pool1d if rank == 1 else F.max_pool2d
         return (call(padded, kernel, step, 0, spread).numpy(),)
 
 
-def _around(
+class Pad(onnx.reference.op_run.OpRun):
+    """Pad with a constant, where negative amounts crop; other modes as numpy has them."""
+
+    op_domain = ""
+
+    def _run(
+        self, x: _Array, pads: Any = None, value: Any = None, axes: Any = None, **given: Any
+    ) -> Any:
+        amounts = [int(n) for n in (given["pads"] if pads is None else pads)]
+        dims = range(x.ndim) if axes is None else [int(axis) % x.ndim for axis in axes]
+        whole, half = [(0, 0)] * x.ndim, len(amounts) // 2
+        for place, dim in enumerate(dims):
+            whole[dim] = (amounts[place], amounts[place + half])
+        cut = tuple(
+            slice(max(-a, 0), n - max(-b, 0)) for (a, b), n in zip(whole, x.shape, strict=True)
+        )
+        grown = [(max(a, 0), max(b, 0)) for a, b in whole]
+        mode: Any = given.get("mode") or "constant"
+        if mode != "constant":
+            return (np.pad(x[cut], grown, mode=mode),)
+        level = given.get("value", 0.0) if value is None else np.asarray(value).reshape(())
+        return (np.pad(x[cut], grown, constant_values=np.asarray(level or 0, x.dtype)),)
+
+
+def _margins(
     sizes: Any, kernel: Any, step: list[int], spread: list[int], given: dict[str, Any]
 ) -> list[int]:
     """Padding as torch counts it: before and after each axis, the last axis first."""

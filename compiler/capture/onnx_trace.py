@@ -147,7 +147,7 @@ class OnnxTrace:
         call = self._graph.call_function(
             Operator(node.op_type),
             tuple(arguments),
-            _attributes(node),  # type: ignore[arg-type]
+            _attributes(node),
         )
         self._protos[call] = node
         results = [self._like(node, name, types) if name else None for name in node.output]
@@ -208,7 +208,7 @@ class OnnxTrace:
         """A node for a constant operand, each time a new one: nothing overwrites it."""
         value = self._known[name]
         assert isinstance(value, np.ndarray)
-        node = self._graph.placeholder(f"constant_{len(self._results)}")
+        node: fx.Node = self._graph.placeholder(f"constant_{len(self._results)}")
         if value.dtype.name not in _TORCH:
             raise InputError(
                 self._model.where,

@@ -13,8 +13,10 @@ from typing import Any, final
 import torch
 from torch import Tensor, fx
 
+from lapilli.compiler.capture.binding import plain
 from lapilli.compiler.errors import InputError, UnsupportedOperatorError
 from lapilli.compiler.layers import TABLE
+from lapilli.compiler.layers.catalogue import allowed
 from lapilli.compiler.layers.heads import HEADS
 from lapilli.compiler.layers.refused import remedy
 
@@ -72,23 +74,8 @@ class Program:
 
 def from_export(program: torch.export.ExportedProgram, where: str) -> Program:
     """The program that torch.export made in this process. Raises InputError, CaptureError."""
-    specs = program.graph_signature.input_specs
-    names = [n.name for n in program.graph.nodes if n.op == "placeholder"]
-    constants, inputs = {}, []
-    for name, spec in zip(names, specs, strict=True):
-        kind = spec.kind.name
-        if kind in ("PARAMETER", "BUFFER", "CONSTANT_TENSOR"):
-            constants[name] = _constant(program, str(spec.target))
-        elif kind == "USER_INPUT" and isinstance(getattr(spec.arg, "name", None), str):
-            if type(spec.arg).__name__ == "TensorArgument":
-                inputs.append(name)
-            else:  # a number or None that the program was exported with
-                constants[name] = getattr(spec.arg, "value", None)
-        else:
-            raise _no_program(where, f"an input of kind {kind.lower()}")
-    only = one_input(where, inputs)
-    size = next(n for n in program.graph.nodes if n.name == only).meta["val"].shape
-    sizes = tuple(s if isinstance(s, int) else None for s in size)
+    given, image = _inputs(program, where)
+    size = image.meta["val"].shape
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in program.graph.nodes:
@@ -97,12 +84,42 @@ def from_export(program: torch.export.ExportedProgram, where: str) -> Program:
         else:
             copies[node] = graph.node_copy(node, copies.__getitem__)
             described(copies[node], node.meta)
-    return Program(where, graph, constants, only, sizes, *_range(program, size[0]), trusted=True)
+    return Program(
+        where,
+        graph,
+        {copies[node].name: value for node, value in given.items()},
+        copies[image].name,
+        tuple(s if isinstance(s, int) else None for s in size),
+        *_range(program, size[0]),
+        trusted=True,
+    )
+
+
+def _inputs(
+    program: torch.export.ExportedProgram, where: str
+) -> tuple[dict[fx.Node, Any], fx.Node]:
+    """Placeholders with the constants they stand for, and the one for the images."""
+    nodes = [n for n in program.graph.nodes if n.op == "placeholder"]
+    constants: dict[fx.Node, Any] = {}
+    images: list[fx.Node] = []
+    for node, spec in zip(nodes, program.graph_signature.input_specs, strict=True):
+        kind = spec.kind.name
+        if kind in ("PARAMETER", "BUFFER", "CONSTANT_TENSOR"):
+            constants[node] = _constant(program, str(spec.target))
+        elif kind != "USER_INPUT":
+            raise _no_program(where, f"an input of kind {kind.lower()}")
+        elif type(spec.arg).__name__ == "TensorArgument":
+            images.append(node)
+        else:  # a number or None that the program was exported with
+            constants[node] = getattr(spec.arg, "value", None)
+    only = one_input(where, [node.name for node in images])
+    return constants, next(node for node in images if node.name == only)
 
 
 def _constant(program: torch.export.ExportedProgram, name: str) -> Tensor:
     found = program.state_dict.get(name)
-    return (program.constants[name] if found is None else found).detach()
+    tensor: Tensor = program.constants[name] if found is None else found
+    return tensor.detach()
 
 
 def _range(program: torch.export.ExportedProgram, size: Any) -> tuple[int, int | None]:
@@ -230,20 +247,23 @@ _CONSTANTS = frozenset(
 
 def is_known(name: str) -> bool:
     """May a file call this operator of ATen? Nothing that could reach files or raw memory."""
-    return name in _CONSTANTS or any(
-        name == key.partition(".")[0] for rule in (*TABLE, *HEADS) for key in rule.aten
-    )
+    rows = [*(rule.aten for rule in TABLE), *(rule.aten for rule in HEADS)]
+    return name in _CONSTANTS or any(name == k.partition(".")[0] for row in rows for k in row)
 
 
 def refuse_target(where: str, target: str, meta: Mapping[str, Any]) -> UnsupportedOperatorError:
-    """The error for a call that no program may make."""
+    """The error for a call that no program may make: its module, its line, what to do instead."""
+    called = target.removeprefix("torch.ops.").removeprefix("aten.").partition(".")[0]
+    stack = meta.get("nn_module_stack") or {}
+    path = module_path(str(next(reversed(stack.values()))[0])) if stack else ""
     place = place_in(str(meta.get("stack_trace") or ""))
+    name = f"{path}.{plain(called)}" if path else plain(called)
     return UnsupportedOperatorError(
-        f"{where}{f' at {place}' if place else ''}",
+        f"{name} ({called}) of {where}{f' at {place}' if place else ''}",
         "an operator has a lowering",
-        found=target,
-        allowed="operators of ATen that the table of layers names, arithmetic on sizes",
-        remedy=remedy(target.removeprefix("torch.ops.aten.").partition(".")[0]),
+        found=target.removeprefix("torch.ops."),
+        allowed=allowed(called, "aten"),
+        remedy=remedy(called),
     )
 
 

@@ -76,7 +76,7 @@ class ProgramTrace:
         """Sizes, and checks of sizes and types, do not depend on values."""
         if isinstance(node.target, torch._ops.OpOverload):
             name = node.target._schema.name
-            return name.startswith(("aten::sym_", "aten::_assert_"))
+            return bool(name.startswith(("aten::sym_", "aten::_assert_")))
         return not any(is_tensor(self.result(m)) for m in node.all_input_nodes) and (
             node.target is not operator.getitem
         )
@@ -101,7 +101,7 @@ class ProgramTrace:
 
     def _called(self, node: fx.Node) -> str:
         if isinstance(node.target, torch._ops.OpOverload):
-            return node.target._schema.name.removeprefix("aten::")
+            return str(node.target._schema.name.removeprefix("aten::"))
         return getattr(node.target, "__name__", str(node.target))
 
     def place(self, node: fx.Node) -> str:
@@ -200,7 +200,7 @@ def _once(program: Program, images: Tensor, kept: int) -> Any:
                 values[node] = images if node.name == program.input else constants[node.name]
             elif node.op == "call_function":
                 args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-                values[node] = node.target(*args, **_on_cpu(kwargs))  # type: ignore[operator]
+                values[node] = node.target(*args, **_on_cpu(kwargs))
             else:
                 result = fx.node.map_arg(node.args[0], values.__getitem__)
                 return fx.node.map_aggregate(

@@ -285,7 +285,7 @@ class _Reader:
         if name.startswith(prefix):
             operator_, _, overload = name.removeprefix(prefix).partition(".")
             if is_known(operator_):
-                return getattr(getattr(torch.ops.aten, operator_), overload)
+                return getattr(getattr(torch._ops.ops.aten, operator_), overload)
         found = next((f for f in ARITHMETIC if name == f"_operator.{f.__name__}"), None)
         if found is None:
             raise refuse_target(self._where, name, self._meta(record))

@@ -349,7 +349,7 @@ def _value(value: Any) -> Value:
     """What JSON made of a record: its lists are tuples."""
     if isinstance(value, dict):
         return {name: _value(item) for name, item in value.items()}
-    return tuple(value) if isinstance(value, list) else value  # type: ignore[no-any-return]
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _provenance(text: str) -> Record:

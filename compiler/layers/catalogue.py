@@ -45,6 +45,7 @@ class Family:
         """Short names of one or several kinds in order, in-place forms left out."""
         found = {n for rule in self.rules() for kind in kinds or KINDS for n in _short(rule, kind)}
         plain = {n for n in found if not (n.endswith("_") and n.strip("_") in found)}
+        plain -= {f"i{n}" for n in found}  # operator.iadd
         return tuple(sorted(plain, key=str.lower))
 
 

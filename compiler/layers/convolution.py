@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 from lapilli.compiler.compose import Affine
 from lapilli.compiler.ir import Node, Shape
@@ -91,10 +91,11 @@ def _build(
     made = _made(Conv2d, call, input, weight, bias, pair(stride), before, spread, groups)
     if padding_mode == "zeros" or not any(before + (after or before)):
         return made
+    assert isinstance(made, Conv2d)
     return _bordered(call, made, padding_mode, after or before)
 
 
-def _bordered(call: Call, node: Any, mode: str, after: tuple[int, int]) -> Node:
+def _bordered(call: Call, node: Conv2d, mode: str, after: tuple[int, int]) -> Node:
     """The convolution that reads no zeros beside the image but what `mode` puts there."""
     end = after if len(node.shape) == 3 else (0, after[1])
     pairs = ((0, 0), (node.padding[0], end[0]), (node.padding[1], end[1]))
@@ -156,8 +157,8 @@ def _build_onnx(
 ) -> Node:
     taps = weight.shape[2:]
     # The zeros behind an axis show in the size of the result, and that is known.
-    around = padding(call, input.shape, call.shape, taps, strides, dilations, pads, auto_pad)
-    before = pair(tuple(first for first, _ in around))
+    margins = padding(call, input.shape, call.shape, taps, strides, dilations, pads, auto_pad)
+    before = pair(tuple(first for first, _ in margins))
     step, spread = (pair(numbers(given, len(taps))) for given in (strides, dilations))
     return _made(Conv2d, call, input, weight, bias, step, before, spread, group)
 
@@ -186,8 +187,8 @@ def _build_onnx_transposed(
             total = max(whole + more[axis] - call.shape[axis + 1], 0)
             cut.append(total // 2 if auto_pad == "SAME_UPPER" else total - total // 2)
     else:
-        around = padding(call, input.shape, call.shape, taps, step, spread, pads, auto_pad)
-        cut = [first for first, _ in around]
+        margins = padding(call, input.shape, call.shape, taps, step, spread, pads, auto_pad)
+        cut = [first for first, _ in margins]
     settings = pair(step), pair(tuple(cut)), pair(spread)
     return _made(TransposedConvolution, call, input, weight, bias, *settings, group)
 

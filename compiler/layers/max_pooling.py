@@ -102,9 +102,9 @@ def _onnx_max_pool(
     kernel = numbers(kernel_shape, 0)
     rank = len(kernel)
     step, spread = numbers(strides, rank), numbers(dilations, rank)
-    around = padding(call, input.shape, call.shape, kernel, step, spread, pads, auto_pad)
+    margins = padding(call, input.shape, call.shape, kernel, step, spread, pads, auto_pad)
     # The padding behind an axis shows in the number of windows alone, and that is known.
-    before = tuple(first for first, _ in around)
+    before = tuple(first for first, _ in margins)
     axes = [
         windows(
             _taps(kernel[a], spread[a]),

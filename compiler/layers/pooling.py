@@ -145,10 +145,10 @@ def _onnx_average(
     rank = len(kernel)
     if any(apart != 1 for apart in dilations or ()):
         raise call.refuse("windows are whole", f"dilations {dilations}", "1", "Use no dilation.")
-    around = padding(call, input.shape, call.shape, kernel, strides, None, pads, auto_pad)
+    margins = padding(call, input.shape, call.shape, kernel, strides, None, pads, auto_pad)
     axes = []
     for axis, (taps, step, (before, after)) in enumerate(
-        zip(kernel, numbers(strides, rank), around, strict=True), start=1
+        zip(kernel, numbers(strides, rank), margins, strict=True), start=1
     ):
         size, out = input.shape[axis], call.shape[axis]
         matrix = _sums(size, out, taps, step, before)

@@ -44,7 +44,7 @@ _RANDOM = "Switch it off in evaluation: what is random cannot be compiled."
 _REMEDIES: dict[str, tuple[str, ...]] = {
     _POOL: (
         *("lppool1d", "lppool2d", "lp_pool1d", "lp_pool2d", "fractionalmaxpool2d"),
-        *("maxunpool2d", "max_unpool2d"),
+        *("maxunpool2d", "max_unpool2d", "lppool", "globallppool", "maxunpool"),
     ),
     _LAST: (
         *("softmax", "softmax2d", "log_softmax", "logsoftmax", "softmin", "argmax"),
@@ -53,6 +53,8 @@ _REMEDIES: dict[str, tuple[str, ...]] = {
     _NORM: (
         *("layernorm", "layer_norm", "groupnorm", "group_norm", "rmsnorm", "rms_norm"),
         *("localresponsenorm", "local_response_norm", "crossmaplrn2d", "normalize"),
+        *("layernormalization", "groupnormalization", "rmsnormalization", "lrn"),
+        *("meanvariancenormalization", "lpnormalization", "native_layer_norm", "native_group_norm"),
     ),
     _LARGER: ("maximum", "minimum", "fmax", "fmin"),
     _GLU: ("glu",),
@@ -74,11 +76,12 @@ _REMEDIES: dict[str, tuple[str, ...]] = {
         *("exp", "log", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "sign", "floor", "ceil"),
         *("round", "erf", "logit"),
     ),
-    _SIZE: ("grid_sample", "affine_grid"),
+    _SIZE: ("grid_sample", "grid_sampler", "gridsample", "affine_grid", "affinegrid"),
     _DATA: ("item", "tolist", "numpy", "bool", "is_contiguous"),
     _HOST: (
         *("nms", "batched_nms", "_batched_nms_vanilla", "_batched_nms_coordinate_trick"),
         *("remove_small_boxes", "clip_boxes_to_image", "roi_align", "roi_pool", "box_convert"),
+        *("nonmaxsuppression", "roialign"),
         *("nonzero", "where", "masked_select", "unique", "sort", "argsort", "bincount"),
         *("gt", "lt", "ge", "le", "eq", "ne", "greater", "less", "isnan"),
     ),

@@ -224,6 +224,9 @@ def _onnx_slice(
         ranges[axis] = ranges[axis][int(start) : stop : pace]
     if ranges == [range(size) for size in input.shape]:
         return input
+    if any(r.step < 0 for r in ranges):  # backwards: no window does that
+        read = enumerate(zip(ranges, input.shape, strict=True))
+        return axiswise(call, input, {a: selection(r, n) for a, (r, n) in read if r != range(n)})
     return select(call, input, tuple(r.start for r in ranges), ranges)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -25,7 +26,7 @@ from lapilli.compiler.linear import (
     identity,
 )
 
-Matrix = sp.csr_matrix | None
+Matrix: TypeAlias = sp.csr_matrix | None
 """(out, in) weights along one axis; None: the axis stays as it is."""
 BORDER = 3
 """A border is that many times smaller than the whole; else it is none: all is one matrix."""
@@ -102,7 +103,7 @@ def _matrix(axes: list[_Axis], in_shape: Shape) -> LinearMap:
 def _bearable(lead: list[_Axis], plane: list[_Axis]) -> bool:
     weights = math.prod(size * _csr(size, matrix).shape[0] for size, matrix in lead)
     largest = max(max(_csr(*axis).shape) for axis in plane)
-    return weights // _groups(lead) <= LARGEST_KERNEL and largest <= LARGEST_AXIS
+    return bool(weights // _groups(lead) <= LARGEST_KERNEL and largest <= LARGEST_AXIS)
 
 
 def _groups(lead: list[_Axis]) -> int:

@@ -6,6 +6,7 @@ decides ties of "nearest" is that of PyTorch 2 (aten/src/ATen/native/UpSample.h)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -167,7 +168,8 @@ def _onnx_resize(
     )
 
 
-_PLACES = {
+_Place = Callable[[Array, float, int, int], Array]
+_PLACES: dict[str, _Place] = {
     "half_pixel": lambda x, factor, size, out: (x + 0.5) / factor - 0.5,
     "pytorch_half_pixel": lambda x, factor, size, out: (
         (x + 0.5) / factor - 0.5 if out > 1 else x * 0
@@ -176,7 +178,7 @@ _PLACES = {
     "asymmetric": lambda x, factor, size, out: x / factor,
 }
 """Where the input is read for pixel x of the output. Source: onnx/docs/Operators.md, Resize."""
-_NEAREST = {
+_NEAREST: dict[str, Callable[[Array], Array]] = {
     "floor": round_down,
     "ceil": lambda x: -round_down(-x),
     "round_prefer_floor": lambda x: -round_down(0.5 - x),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
@@ -61,14 +61,10 @@ class Ladder(Staircase):
         ladders = (_ladders(x, own) for x in (self.thresholds, self.rises))
         for index, rungs, rises in zip(np.ndindex(*own), *ladders, strict=True):
             heights = np.concatenate([[0], np.cumsum(rises)])
-            here = (
-                ...,
-                *(
-                    slice(i, i + 1) if n > 1 else slice(None)
-                    for i, n in zip(index, own, strict=True)
-                ),
-            )
-            count[here] += heights[np.searchsorted(rungs, v[here], side="right")]  # by bisection
+            axes = zip(index, own, strict=True)
+            here: Any = (..., *(slice(i, i + 1) if n > 1 else slice(None) for i, n in axes))
+            passed = np.searchsorted(rungs, np.asarray(v[here]), side="right")  # by bisection
+            count[here] += heights[passed]
         return count
 
     def flaw(self, steps: int) -> Flaw | None:

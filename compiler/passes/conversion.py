@@ -24,10 +24,11 @@ def input_population(
 ) -> SpikingPopulation:
     """The source: payloads of `bits` bits, unsigned where no calibration value is negative.
 
-    repeats: steps of a window in which the input is sent.
+    bits: 1 for single spikes, which have a sign where values are negative; repeats: steps of a
+    window in which the input is sent.
     """
     low, high = float(seen.minimum.min()), float(seen.maximum.max())
-    bottom, top = (0, 2**bits - 1) if low >= 0 else signed_range(bits)
+    bottom, top = (0, 2**bits - 1) if low >= 0 else signed_range(max(bits, 2))
     scale = frozen((max(-low, high) or 1.0) / top)
     return SpikingPopulation(
         p.name,

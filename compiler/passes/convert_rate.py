@@ -74,6 +74,13 @@ class Rate:
     per_channel: bool = field(
         default=False, metadata=help_text("one threshold per channel of a feature map")
     )
+    input: Literal["analog", "poisson"] = field(
+        default="analog",
+        metadata=help_text(
+            "an image as a constant current, or as spikes drawn at random (run's seed)",
+            ("analog", "poisson"),
+        ),
+    )
     input_bits: int = field(default=8, metadata=help_text("bits of the quantised input"))
 
     def __post_init__(self) -> None:
@@ -85,6 +92,7 @@ class Rate:
         check_choice("reset", self.reset, ("subtract", "zero"))
         check_range("headroom", self.headroom, 1, 1024)
         check_flag("per_channel", self.per_channel)
+        check_choice("input", self.input, ("analog", "poisson"))
         check_count("input_bits", self.input_bits, 2, 16)
 
 
@@ -103,7 +111,8 @@ def convert_rate(graph: PopulationGraph, ranges: Ranges, options: Rate) -> Spiki
     depth = depths(graph)
     for p in graph.populations:
         if p.role == "input":
-            made[p.name] = input_population(p, ranges[p.name], options.input_bits, options.steps)
+            bits = 1 if options.input == "poisson" else options.input_bits
+            made[p.name] = input_population(p, ranges[p.name], bits, options.steps)
         elif p.role == "readout":
             made[p.name] = readout(p.name, p.shape, p.bias)
         elif p.role == "max":
@@ -117,7 +126,7 @@ def convert_rate(graph: PopulationGraph, ranges: Ranges, options: Rate) -> Spiki
         steps=options.steps,
         levels=options.steps,
         sending="unary",
-        timing="held",
+        timing="train" if options.input == "poisson" else "held",
     )
 
 

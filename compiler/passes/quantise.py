@@ -54,6 +54,7 @@ from lapilli.compiler.numerics import (
 )
 from lapilli.compiler.passes.pool_stages import lower_pools
 from lapilli.compiler.passes.quantise_packed import quantised_pool, quantised_product
+from lapilli.compiler.passes.relays import relayed
 from lapilli.compiler.passes.signed_pools import lower_signed_pools
 from lapilli.compiler.passes.thresholds import (
     divisible,
@@ -116,6 +117,9 @@ def quantise(graph: SpikingGraph, profile: Profile) -> Netlist:
             populations=(*netlist.populations, made[0]),
             connections=(*netlist.connections, *made[1]),
         )
+    limit = profile.limits.max_delay_steps
+    if limit is not None:
+        netlist = relayed(netlist, graph, int(limit.value))
     netlist = _with_delays(netlist)
     netlist.verify(profile)
     return netlist

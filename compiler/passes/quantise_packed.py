@@ -65,9 +65,7 @@ def quantised_pool(
         shift_left(_constant(one.map, -lowest).reshape(p.shape), one.exponent)
         for one in connections
     )
-    sending: Literal["graded", "changes"] = (
-        "changes" if graph.sending == "changes" else "graded"
-    )
+    sending: Literal["graded", "changes"] = "changes" if graph.sending == "changes" else "graded"
     neuron = GradedMax(
         frozen(np.asarray(bias) if lowest else 0, np.int64),
         inputs,

@@ -269,11 +269,6 @@ REFUSED: dict[str, tuple[Call, str, str]] = {
         "1-D pooling reads (C, L)",
         "(6,)",
     ),
-    "a product of two halves": (
-        lambda x: x.chunk(2, 1)[0] * x.chunk(2, 1)[1],
-        "weighs activities by constants",
-        "product of two",
-    ),
 }
 
 

@@ -78,6 +78,18 @@ def test_every_integer_comes_back(coding: Coding, seed: int, neurons: int | None
     assert Artifact(rebuilt, PROVENANCE).hash == document["netlist_hash"]
 
 
+def test_what_a_count_of_zero_stands_for_comes_back() -> None:
+    plain = sample(0, "unary")
+    populations = tuple(
+        replace(p, count_offset=frozen(np.arange(p.shape[-1]) / 3)) for p in plain.populations
+    )
+    netlist = replace(plain, populations=populations)
+    document = exported(netlist, chip())
+    rebuilt = loihi_import.rebuild(document)
+    check_equal(encode(rebuilt), encode(netlist))
+    assert document["netlist_hash"] != exported(plain, chip())["netlist_hash"]
+
+
 def test_every_neuron_model_and_every_form_is_among_them() -> None:
     netlists = [sample(seed, coding) for coding in ALL_CODINGS for seed in range(3)]
     assert {type(p.neuron) for n in netlists for p in n.populations} == set(MODELS)

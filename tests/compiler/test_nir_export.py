@@ -118,6 +118,21 @@ def test_networks_come_back_to_the_integer(seed: int, tmp_path_factory: Any) -> 
     assert back.provenance == artifact.provenance
 
 
+def with_offsets(netlist: Netlist) -> Netlist:
+    """Counts of 0 that stand for something: for all alike, and for each channel or neuron."""
+    offsets = [frozen(-0.1), *(frozen(np.arange(p.shape[-1]) / 3) for p in netlist.populations[1:])]
+    pairs = zip(netlist.populations, offsets, strict=True)
+    populations = tuple(dataclasses.replace(p, count_offset=offset) for p, offset in pairs)
+    return dataclasses.replace(netlist, populations=populations)
+
+
+def test_what_a_count_of_zero_stands_for_comes_back(tmp_path: Path) -> None:
+    plain = random_netlist(np.random.default_rng(0), "rate")
+    artifact = Artifact(with_offsets(plain), PROVENANCE)
+    back = again(exported(tmp_path, artifact))
+    assert back.hash == artifact.hash != Artifact(plain, PROVENANCE).hash
+
+
 def test_files_are_the_same_byte_for_byte(tmp_path: Path) -> None:
     artifact = Artifact(random_netlist(np.random.default_rng(0), "rate"), PROVENANCE)
     first = exported(tmp_path, artifact).read_bytes()

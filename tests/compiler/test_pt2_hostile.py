@@ -165,9 +165,8 @@ def test_compiled_code_is_refused(tmp_path: Path) -> None:
 def test_a_huge_result_is_refused_before_it_is_computed(tmp_path: Path) -> None:
     def attack(document: Any) -> None:
         first = nodes(document)[0]
-        first["inputs"] = first["inputs"][:4] + [
-            {"name": "padding", "arg": {"as_ints": [10**6, 10**6]}, "kind": 1}
-        ]
+        padding = {"name": "padding", "arg": {"as_ints": [10**6, 10**6]}, "kind": 1}
+        first["inputs"] = [*first["inputs"][:4], padding]
 
     network = frontend.network_file(changed(tmp_path / "a.pt2", attack))
     with pytest.raises(InputError) as refused:
