@@ -112,7 +112,7 @@ def _pooled(top: Array, counts: Array) -> tuple[Array, Array]:
     largest = top.max(keepdims=True)
     # Each channel's bins go where their centres lie on the common scale.
     centres = np.multiply.outer(top, np.arange(BINS) + 0.5)
-    target = np.clip(round_down(centres / max(largest[0], TINY)), 0, BINS - 1)
+    target = round_down(np.clip(centres / max(largest[0], TINY), 0, BINS - 1))
     return largest, np.bincount(target.ravel(), counts.ravel(), minlength=BINS)[None, :]
 
 
@@ -204,14 +204,16 @@ def calibrate(
     high: dict[str, Tensor] = {}
     with torch.no_grad():
         for done, batch in _batches(images):
-            activity = executor.run(batch)
-            for name, value in activity.items():
+            readouts: dict[str, Tensor] = {}
+            for name, value in executor.stream(batch):
                 least, largest = _extremes(name, _by_channel(value))
                 low[name] = torch.minimum(low.get(name, least), least)
                 high[name] = torch.maximum(high.get(name, largest), largest)
+                if name in graph.outputs:
+                    readouts[name] = value
             left = len(batch) if compared is None else compared - (done - len(batch))
             if reference is not None and left > 0:
-                readouts = {name: activity[name][:left] for name in graph.outputs}
+                readouts = {name: readouts[name][:left] for name in graph.outputs}
                 outputs = returned or plain([tuple(r.shape[1:]) for r in readouts.values()])
                 _check_outputs(outputs, readouts, reference(batch[:left]))
             if progress is not None:
@@ -219,7 +221,7 @@ def calibrate(
         counts: dict[str, Tensor] = {}
         below: dict[str, Tensor] = {}
         for done, batch in _batches(images):
-            for name, value in executor.run(batch).items():
+            for name, value in executor.stream(batch):
                 rows = _by_channel(value)
                 _tally(counts, name, _histogram(rows, high[name]))
                 if (low[name] < 0).any():

@@ -69,7 +69,7 @@ def options_of(calibrate: str | DAQCFS) -> str | DAQCFS:
     if name != NAME:
         check_choice("calibrate", calibrate, (*OTHERS, NAME))
         return calibrate
-    known = {field.name: type(field.default) for field in fields(DAQCFS)}
+    known: dict[str, type[Any]] = {option.name: type(option.default) for option in fields(DAQCFS)}
     chosen: dict[str, Any] = {}
     for part in filter(None, given.split(",")):
         key, _, value = part.partition("=")

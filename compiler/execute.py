@@ -22,10 +22,12 @@ from lapilli.compiler.linear import (
     LinearMap,
     Sparse,
 )
-from lapilli.compiler.populations import Population, PopulationGraph
+from lapilli.compiler.populations import Connection, Population, PopulationGraph
 
 GATHERED = 2**18
 """Synapses whose inputs are gathered at a time."""
+KEPT = 2**26
+"""Weights of a float network up to which torch's copies are kept (256 MiB), not made anew."""
 
 
 @contextmanager
@@ -204,31 +206,49 @@ class FloatExecutor:
 
     def __init__(self, graph: PopulationGraph, device: torch.device):
         self._graph = graph
-        pools = {p.name for p in graph.populations if p.role == "max"}
-        self._maps = {
-            id(c): TorchMax(c.map, device)
-            if c.target in pools
-            else TorchMap(c.map, torch.float32, device)
-            for c in graph.connections
-        }
-        self._bias = {p.name: as_tensor(p.bias, torch.float32, device) for p in graph.populations}
+        self._device = device
+        self._pools = {p.name for p in graph.populations if p.role == "max"}
+        self._keeps = sum(c.map.weight.size for c in graph.connections) <= KEPT
+        self._maps: dict[int, TorchMap | TorchMax] = {}
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
         """Activity of every population, (N, *shape)."""
+        return dict(self.stream(x))
+
+    def stream(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Activity of one population after the other, each held no longer than others read it."""
         activity: dict[str, Tensor] = {}
+        last = {c.source: p.name for p in self._graph.populations for c in self._graph.into(p.name)}
         for p in self._graph.populations:
-            activity[p.name] = x if p.role == "input" else active(p, self.drive(p, activity))
-        return activity
+            value = x if p.role == "input" else active(p, self.drive(p, activity))
+            if p.name in last:
+                activity[p.name] = value
+            yield p.name, value
+            for name in [name for name in activity if last[name] == p.name]:
+                del activity[name]
+
+    def _map(self, c: Connection) -> TorchMap | TorchMax:
+        """The connection's map in torch; large networks would not fit twice."""
+        found = self._maps.get(id(c))
+        if found is None:
+            if c.target in self._pools:
+                found = TorchMax(c.map, self._device)
+            else:
+                found = TorchMap(c.map, torch.float32, self._device)
+            if self._keeps:
+                self._maps[id(c)] = found
+        return found
 
     def drive(self, p: Population, activity: Mapping[str, Tensor]) -> Tensor:
         """What one population makes its activity of, from the activity of those it reads."""
         read = [
-            self._maps[id(c)](activity[c.source]).reshape(-1, *p.shape)
-            for c in self._graph.into(p.name)
+            self._map(c)(activity[c.source]).reshape(-1, *p.shape) for c in self._graph.into(p.name)
         ]
         if p.role == "max":
             return read[0]
-        return read[0] * read[1] if p.role == "product" else sum(read, self._bias[p.name])
+        if p.role == "product":
+            return read[0] * read[1]
+        return sum(read, as_tensor(p.bias, torch.float32, self._device))
 
 
 def active(p: Population, drive: Tensor) -> Tensor:

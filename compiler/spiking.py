@@ -88,7 +88,7 @@ class SpikingConnection:
 class SpikingGraph:
     """steps: length of one image's window; levels: how many counts above its lowest a neuron has.
 
-    sending: how window neurons send; "signed": a spike of -1 takes one of +1 back. timing: when
+    sending: how window neurons send ("unary" where spikes are -1, 0 or 1, too). timing: when
     the input is sent. Where it is held, in every step (rate coding), a bias counts in every step,
     too, instead of once per window. decay: 4096ths that a multi-threshold membrane loses per step.
     mixing (T, T): the network is to be unrolled in time (`passes.unroll_time`) into T steps, with
@@ -99,7 +99,7 @@ class SpikingGraph:
     connections: tuple[SpikingConnection, ...]
     steps: int
     levels: int
-    sending: Literal["graded", "unary", "changes", "signed"]
+    sending: Literal["graded", "unary", "changes"]
     timing: Timing
     decay: int = 0
     mixing: Array | None = None
@@ -108,6 +108,11 @@ class SpikingGraph:
     def hold(self) -> bool:
         """Does the input come, and a bias count, in every step?"""
         return self.timing in ("held", "train")
+
+    @property
+    def takes_back(self) -> bool:
+        """Are there spikes of -1, which take one of +1 back?"""
+        return any(p.model == "signed_if" for p in self.populations)
 
     def into(self, target: str) -> tuple[SpikingConnection, ...]:
         """The connections into one population."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -97,6 +98,9 @@ def run(report: Report) -> Iterator[RenderableType]:
     if (stop := report["early_stop"]) is not None:
         row = f"{stop['mean_steps']:.1f} ({stop['least_steps']} to {stop['most_steps']})"
         made.add_row("steps until the answer was clear, mean", row)
+    if (silence := report["silence"]) is not None:
+        row = f"{silence['mean_steps']:.1f} ({silence['least_steps']} to {silence['most_steps']})"
+        made.add_row("steps until silence, mean", row)
     yield made
     if scored["reason"] is not None:
         yield f"Nothing is compared with labels: {plain(scored['reason'])}."
@@ -162,34 +166,48 @@ def inspection(report: Report) -> Iterator[RenderableType]:
         origin.add_row(key, plain(_provenance(key, value)) or "-")
     origin.add_row("hash", report["artifact"]["hash"])
     yield origin
-    columns = ("population", "model", "shape", "synapses", "threshold", "v, proven")
-    made = table(
-        "Populations",
-        (*columns, f"bits/{report['state_bits']}", "w bits", "step"),
-        text=2,
-    )
+    columns = ("population", "model", "shape", "counts", "from", "synapses")
+    made = table("Populations", (*columns, "v, proven", "bits", "w bits", "step"), text=2)
     for p in report["populations"]:
         made.add_row(
             plain(p["name"]),
             p["model"],
             "x".join(str(n) for n in p["shape"]),
+            _range(p["counts"]),
+            _forms(Counter(c["form"] for c in p["from"])),
             f"{p['synapses']:,}",
-            _range(p["threshold"]),
             _range(p["v"]),
             str(p["v_bits"]),
             "-" if p["weight_bits"] is None else str(p["weight_bits"]),
             str(p["first_step"]),
         )
     yield made
+    models = ", ".join(f"{model} {m['neurons']:,}" for model, m in report["models"].items())
+    yield f"Neurons by model: {models}; states of {report['state_bits']} bits."
     sums = report["totals"]
     yield (
         f"In all: {sums['neurons']:,} neurons, {sums['synapses']:,} synapses, "
         f"{sums['stored_weights']:,} stored weights."
     )
+    compact = sums["compact_connections"]
+    sparse = sums["connections"] - compact
     yield (
-        f"Schedule: {report['steps']} steps per image, the result after {report['latency_steps']} "
-        f"steps, a new image every {report['interval_steps']} steps."
+        f"Connections: {compact} of {sums['connections']} stay compact, "
+        f"{sparse} {'is a sparse matrix' if sparse == 1 else 'are sparse matrices'} "
+        f"({_forms(sums['forms'])})."
     )
+    steps, latency = _steps(report["steps"]), _steps(report["latency_steps"])
+    interval = _steps(report["interval_steps"]).removeprefix("1 ")
+    yield f"Schedule: {steps} per image, the result after {latency}, a new image every {interval}."
+
+
+def _steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count} steps"
+
+
+def _forms(counts: Mapping[str, int]) -> str:
+    """2 Conv, Sparse."""
+    return ", ".join(f"{n} {form}" if n > 1 else form for form, n in counts.items()) or "-"
 
 
 def _provenance(key: str, value: Any) -> str:

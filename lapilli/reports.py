@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, final
@@ -14,7 +15,7 @@ import lapilli
 from lapilli import scores
 from lapilli.compiler.linear import Sparse
 from lapilli.compiler.netlist import Netlist, Population
-from lapilli.compiler.neurons import STATE_BITS
+from lapilli.compiler.neurons import STATE_BITS, MultiThreshold
 from lapilli.compiler.outputs import NO_HEAD, Output
 from lapilli.compiler.schedule import schedule
 from lapilli.data import Dataset
@@ -41,7 +42,8 @@ class Evaluation:
     predictions: int64 (N,), or (N, H, W) of pixels; None where outputs are no class scores: scored
     then has the reason. outputs: by name; events: exact counts over all images, empty where the
     backend does not count; input_clipped: input values out of range; agree: images of `compared`
-    with the quantised ANN's prediction, or outputs where there are none.
+    with the quantised ANN's prediction, or outputs where there are none; silent: steps after which
+    a network that has to settle sent nothing any more.
     """
 
     predictions: npt.NDArray[np.int64] | None
@@ -53,6 +55,7 @@ class Evaluation:
     stopped: npt.NDArray[np.int64] | None = None
     outputs: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     scored: scores.Scored = scores.NOTHING
+    silent: npt.NDArray[np.int64] | None = None
 
 
 def evaluate(
@@ -98,6 +101,7 @@ def evaluate(
             images[:compared],
             backend="quantised-ann",
             readout="argmax" if readout == "poisson-softmax" else readout,
+            seed=seed,  # the same spikes where the input is drawn
         )
         agree = _agree(returned, trace, quantised, scored)
     return Evaluation(
@@ -110,6 +114,7 @@ def evaluate(
         trace.stopped,
         trace.named_outputs,
         scored,
+        trace.silent,
     )
 
 
@@ -180,20 +185,21 @@ def run_report(
             "images": evaluation.compared,
         },
         "events": per_image,
-        "early_stop": _stop_report(evaluation.stopped),
+        "early_stop": _steps_report(evaluation.stopped),
+        "silence": _steps_report(evaluation.silent),
         "input_values_clipped": evaluation.input_clipped,
         "seconds": evaluation.seconds,
     }
 
 
-def _stop_report(stopped: npt.NDArray[np.int64] | None) -> Report | None:
-    """Steps that images ran until their answer was clear, or None where they all ran to the end."""
-    if stopped is None:
+def _steps_report(steps: npt.NDArray[np.int64] | None) -> Report | None:
+    """Steps until answers were clear, or until silence; None where neither was waited for."""
+    if steps is None:
         return None
     return {
-        "mean_steps": float(stopped.mean()),
-        "least_steps": int(stopped.min()),
-        "most_steps": int(stopped.max()),
+        "mean_steps": float(steps.mean()),
+        "least_steps": int(steps.min()),
+        "most_steps": int(steps.max()),
     }
 
 
@@ -223,12 +229,38 @@ def inspect_report(artifact: Artifact) -> Report:
             "neurons": sum(p.size for p in netlist.populations),
             "connections": len(netlist.connections),
             "compact_connections": sum(not isinstance(c.map, Sparse) for c in netlist.connections),
+            "forms": _sorted(Counter(type(c.map).__name__ for c in netlist.connections)),
             "synapses": sum(c.map.synapses for c in netlist.connections),
             "stored_weights": sum(int(c.map.weight.size) for c in netlist.connections),
         },
         "state_bits": STATE_BITS,
+        "models": {
+            model: {
+                "populations": count,
+                "neurons": sum(p.size for p in netlist.populations if _model(p) == model),
+            }
+            for model, count in _sorted(Counter(map(_model, netlist.populations))).items()
+        },
         "populations": [_population(netlist, p, times.first[p.name]) for p in netlist.populations],
     }
+
+
+def _model(p: Population) -> str:
+    return type(p.neuron).__name__
+
+
+def _counts(p: Population, steps: int) -> list[int] | None:
+    """Smallest and largest count of a window, where the neuron itself bounds it."""
+    levels = getattr(p.neuron, "levels", None)
+    if levels is None:
+        return None
+    times = steps if isinstance(p.neuron, MultiThreshold) else 1  # of its levels in every step
+    return [getattr(p.neuron, "lowest", 0), levels * times]
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    """The most frequent first, then by name."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _population(netlist: Netlist, p: Population, first_step: int) -> Report:
@@ -237,8 +269,9 @@ def _population(netlist: Netlist, p: Population, first_step: int) -> Report:
     weights = [c.map.weight for c in incoming if c.map.weight.size]
     return {
         "name": p.name,
-        "model": type(p.neuron).__name__,
+        "model": _model(p),
         "shape": list(p.shape),
+        "counts": _counts(p, netlist.steps),
         "neurons": p.size,
         "first_step": first_step,
         "from": [

@@ -29,6 +29,7 @@ from lapilli.cli_export import FORMATS
 from lapilli.compiler.artifact import Artifact
 from lapilli.compiler.errors import LapilliError
 from lapilli.compiler.layers.catalogue import FAMILIES, Family
+from lapilli.compiler.training.qcfs import QCFS
 from lapilli.runtime import lava, quantise_input
 from lapilli.runtime.lava.stock.lowering import lower
 
@@ -77,6 +78,7 @@ CALLS: dict[str, Callable[[Any], Any] | nn.Module] = {
     "soft and hard shrink": lambda x: F.softshrink(x, 0.1),
     "absolute value": abs,
     "square": torch.square,
+    "QCFS, a staircase that was trained": QCFS(4),
     "average pooling": nn.AvgPool2d(2),
     "adaptive average pooling": nn.AdaptiveAvgPool2d(2),
     "mean over axes": lambda x: x.mean((2, 3)),

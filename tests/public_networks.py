@@ -22,10 +22,14 @@ from torch.nn import functional
 Images = npt.NDArray[np.float32]
 TRANSFORMERS = ("vit_", "swin_", "maxvit_")
 """Families of torchvision's classifiers that are no CNNs: products of activities with softmax."""
-SMALLEST = {"alexnet": 96, "inception_v3": 96, "vit_h_14": 224, "maxvit_t": 224} | {
-    f"vit_{size}": 224 for size in ("b_16", "b_32", "l_16", "l_32")
-}
-"""Pixels of the smallest images that these networks take, in steps of 32; others take 64."""
+SMALLEST = {
+    "alexnet": 96,
+    "inception_v3": 96,
+    "maxvit_t": 224,
+    "ssd300_vgg16": 272,
+    "vit_h_14": 224,
+} | {f"vit_{size}": 224 for size in ("b_16", "b_32", "l_16", "l_32")}
+"""Pixels of the smallest images that these networks take, in steps of 8; others take 64."""
 
 
 def torchvision_models() -> Any:

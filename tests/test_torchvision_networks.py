@@ -124,6 +124,15 @@ def test_a_small_segmentation_network_returns_equal_maps() -> None:
     assert_equal_integers(net)
 
 
+def test_a_pool_wider_than_its_image() -> None:
+    """As in GoogLeNet at 64x64: every window is cut off, so the pool is no convolution."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3, stride=16), nn.ReLU(), nn.MaxPool2d(3, 1, 1), nn.Conv2d(4, 2, 1)]
+    net = compiled(nn.Sequential(*layers), 32)
+    assert any(isinstance(c.map, Sparse) for c in net.netlist.connections)
+    assert_equal_integers(net, 32)
+
+
 def test_statistics_are_those_of_the_images() -> None:
     model = with_statistics(nn.Sequential(nn.BatchNorm2d(3)), images(8, 16))
     with torch.no_grad():

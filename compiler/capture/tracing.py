@@ -25,7 +25,7 @@ from torch import fx
 from lapilli.compiler.capture.binding import plain
 from lapilli.compiler.capture.execution import Execution, is_tensor
 from lapilli.compiler.errors import CaptureError
-from lapilli.compiler.layers import Kind
+from lapilli.compiler.layers import TABLE, Kind
 from lapilli.compiler.outputs import named
 
 
@@ -215,7 +215,9 @@ class _Tracer(fx.Tracer):
         return super().create_arg(a.item() if isinstance(a, np.generic) else a)
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
-        ours = type(m).__module__.startswith("lapilli.")
+        # A layer of ours that has a row; a network of ours is traced like anybody's.
+        name = f"{type(m).__module__}.{type(m).__qualname__}"
+        ours = any(name in rule.modules for rule in TABLE)
         return ours or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: torch.nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:

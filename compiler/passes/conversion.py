@@ -81,12 +81,12 @@ def step_sizes(seen: PopulationRange, low: int, high: int, rule: ClipRule) -> Ar
             reach = np.maximum(reach, deepest.reshape(reach.shape) / -low)
         return np.asarray(reach)
 
+    values = choose(True) if rule.per_channel else np.zeros(())
+    if (values > 0).all():
+        return frozen(values)
     pooled = choose(False)
     if pooled <= 0:  # silent but for less than the percentile, or altogether
         pooled = np.asarray(seen.maximum.max() if seen.maximum.max() > 0 else 1.0) / max(high, 1)
-    if not rule.per_channel:
-        return frozen(pooled)
-    values = choose(True)
     return frozen(np.where(values > 0, values, pooled))
 
 

@@ -23,7 +23,7 @@ from lapilli.compiler.passes.options import check_count, check_flag, help_text
 from lapilli.compiler.passes.signed_pools import lower_signed_pools
 from lapilli.compiler.passes.staircase import Staircase
 from lapilli.compiler.populations import Population, PopulationGraph
-from lapilli.compiler.spiking import SpikingGraph, SpikingPopulation, pool, readout
+from lapilli.compiler.spiking import Model, SpikingGraph, SpikingPopulation, pool, readout
 
 if TYPE_CHECKING:
     from lapilli.compiler.calibrate import PopulationRange, Ranges
@@ -97,7 +97,7 @@ def convert_fast_snn(graph: PopulationGraph, ranges: Ranges, options: FastSNN) -
         convert_edges(graph),
         steps=1 if options.settle else steps,
         levels=options.levels if options.settle else steps,
-        sending="signed" if options.signed else "unary",
+        sending="unary",
         timing="first" if options.settle else "held",
     )
     return _long_enough(result, options.steps) if options.settle else result
@@ -110,7 +110,7 @@ def _firing(
     rule = ClipRule(options.per_channel and len(p.shape) > 1, percentile)
     bottom, step = line_steps(p, seen, options.levels, rule)
     threshold, high = (step, options.levels) if options.settle else (step * options.levels, steps)
-    model = "signed_if" if options.signed else "soft_reset_if"
+    model: Model = "signed_if" if options.signed else "soft_reset_if"
     return SpikingPopulation(
         *(p.name, p.shape, model, frozen(threshold), 0.5, frozen(threshold)),
         count_scale=frozen(step if options.settle else threshold / steps),

@@ -62,6 +62,7 @@ from lapilli.compiler.passes.thresholds import (
     occupied,
     state_limits,
 )
+from lapilli.compiler.passes.unroll_time import unroll_time
 from lapilli.compiler.schedule import schedule
 from lapilli.compiler.spiking import Rungs, SpikingConnection, SpikingGraph, SpikingPopulation
 from lapilli.hardware_profiles import Profile
@@ -96,8 +97,8 @@ def quantise(graph: SpikingGraph, profile: Profile) -> Netlist:
             remedy="Choose a chip, for example loihi2.",
         )
     graph.verify()
-    signed = graph.sending == "signed"
-    graph = lower_signed_pools(graph) if signed else lower_pools(graph, profile)
+    graph = graph if graph.mixing is None else unroll_time(graph)
+    graph = lower_signed_pools(graph) if graph.takes_back else lower_pools(graph, profile)
     sources = {p.name: p for p in graph.populations}
     netlist = Netlist((), (), graph.steps)
     for p in graph.populations:
@@ -270,7 +271,7 @@ def _fitted(
         return np.asarray(p.threshold * np.max(unit / p.threshold)) if shared else unit
 
     def tried(unit: Array, exponents: list[int]) -> _Trial:
-        exact = divisible(unit, p.threshold, p.model, profile)
+        exact = divisible(unit, p.threshold, p.model, profile, always=graph.mixing is not None)
         return _trial(graph, p, drives, exact, exponents, profile)
 
     def fine(unit: Array, exponents: list[int], error: float) -> Array:

@@ -105,7 +105,7 @@ def _powers(linear: LinearMap, chosen: range, bits: int) -> LinearMap:
         rank = np.cumsum(present, axis=1) - 1
         values = np.where(present, weights(rank), 0).reshape(linear.weight.shape)
         return linear.with_weight(smallest_integer(values))
-    matrix = linear.to_sparse().tocsr()
+    matrix = linear.to_sparse().copy()  # its arrays may be the map's own
     matrix.data = weights(ranks(matrix))
     matrix.eliminate_zeros()
     sparse = Sparse.from_matrix(matrix, linear.in_shape, linear.out_shape)

@@ -28,7 +28,7 @@ def relayed(netlist: Netlist, graph: SpikingGraph, limit: int) -> Netlist:
     They do for counts that a window has settled: not for rates, nor for spikes that are taken back.
     Relays are named `SOURCE.relay0`, `SOURCE.relay1`, ...; targets that wait long share them.
     """
-    if graph.hold or graph.sending == "signed":
+    if graph.hold or graph.takes_back:
         return netlist
     plan = schedule(netlist.populations, netlist.connections, netlist.steps)
     populations: list[Population] = []

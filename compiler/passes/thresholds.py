@@ -26,12 +26,15 @@ _DIVIDING: tuple[Model, ...] = ("window", "sigma_delta", "multi_threshold")
 """Models that count how many thresholds their membrane holds."""
 
 
-def divisible(unit: Array, threshold: Array, model: Model, profile: Profile) -> Array:
+def divisible(
+    unit: Array, threshold: Array, model: Model, profile: Profile, *, always: bool = False
+) -> Array:
     """The finest unit, not below `unit`, in which the threshold is what the chip divides by.
 
     unit, threshold: () or (C,), in the same real units. A power of two costs up to one bit.
+    always: a power of two also for chips that divide by any integer.
     """
-    if model not in _DIVIDING or not _shifts(profile):
+    if model not in _DIVIDING or not (always or _shifts(profile)):
         return unit
     unit, threshold = np.broadcast_arrays(unit, threshold)
     ratios = (threshold / unit).reshape(-1).tolist()

@@ -40,9 +40,8 @@ class QCFS(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, ...) of any shape."""
-        wide = self.threshold
-        if wide.ndim:
-            wide = wide.reshape(-1, *(1,) * (x.ndim - 2))
+        channels = (-1, *(1,) * (x.ndim - 2)) if self.threshold.ndim else ()
+        wide = self.threshold.reshape(channels)
         return evaluate_qcfs(x, wide, self.levels, _floor)
 
     def extra_repr(self) -> str:
@@ -60,4 +59,4 @@ class _Floor(torch.autograd.Function):
 
 
 def _floor(x: Tensor) -> Tensor:
-    return cast("Tensor", _Floor.apply(x))
+    return cast("Tensor", _Floor.apply(x))  # type: ignore[no-untyped-call]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +14,13 @@ import sample_networks
 import torch
 from torch import nn
 
+from lapilli.compiler import execute
 from lapilli.compiler.calibrate import (
     BINS,
     CLIPS,
     PopulationRange,
     Ranges,
+    _tally,
     calibrate,
     check_images,
 )
@@ -131,6 +134,27 @@ def test_least_error_is_the_best_clip_of_a_search_on_the_values(
     for value, row in zip(found, rows, strict=True):
         best = min(squared_error(row, clip, levels) for clip in CLIPS * row.max())
         assert squared_error(row, value, levels) <= best * 1.002
+
+
+@pytest.mark.parametrize(("low", "high"), [(-3, 5), (-1, 7), (-1, 1), (-40, 215)])
+def test_least_error_of_both_signs_is_the_best_of_a_search_on_the_bins(low: int, high: int) -> None:
+    rng = np.random.default_rng(high)
+    depth, top = np.array([1.0, 0.2, 3.0]), np.array([2.0, 4.0, 0.7])
+    counts, below = (rng.integers(0, 9, (3, BINS)) ** 3 for _ in range(2))
+    seen = PopulationRange(-depth, top, counts, np.zeros(3, np.int64), below)
+    centres = (np.arange(BINS) + 0.5) / BINS
+    for channel, found in enumerate(seen.least_error(low, high, True)):
+        largest = max(top[channel] / high, depth[channel] / -low)
+        errors = []
+        for step in CLIPS * largest:
+            sides = (top[channel] * centres, counts, high), (depth[channel] * centres, below, -low)
+            errors.append(
+                sum(
+                    tally[channel] @ (np.minimum(np.floor(x / step + 0.5), most) * step - x) ** 2
+                    for x, tally, most in sides
+                )
+            )
+        assert found == pytest.approx(CLIPS[int(np.argmin(errors))] * largest, rel=1e-12)
 
 
 def test_least_error_is_not_fooled_by_an_outlier() -> None:
@@ -277,3 +301,38 @@ def test_outputs_in_a_dictionary_are_compared() -> None:
                 calibrate(graph, images, reference=Doubled(model, change))
             assert caught.value.where == "outputs"
             assert caught.value.found == "[16, 8] values"
+
+
+def test_large_networks_are_measured_without_copies_of_their_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Torch's maps are then made at each use; the ranges are the same."""
+    samples = sample_networks.images("dense", 5)
+    graph = population_graph(sample_networks.network("dense"), samples)
+    kept = calibrate(graph, samples)
+    monkeypatch.setattr(execute, "KEPT", 0)
+    remade = calibrate(graph, samples)
+    for name, seen in kept.populations.items():
+        np.testing.assert_array_equal(remade[name].histogram, seen.histogram, err_msg=name)
+        np.testing.assert_array_equal(remade[name].maximum, seen.maximum, err_msg=name)
+
+
+def test_activity_is_held_no_longer_than_it_is_read() -> None:
+    samples = np.ones((2, 4), np.float32)
+    layers = [layer for _ in range(6) for layer in (nn.Linear(4, 4), nn.ReLU())]
+    graph = population_graph(nn.Sequential(*layers, nn.Linear(4, 2)), samples)
+    executor = execute.FloatExecutor(graph, torch.device("cpu"))
+    alive: list[weakref.ref[torch.Tensor]] = []
+    for _, value in executor.stream(torch.from_numpy(samples)):
+        alive.append(weakref.ref(value))
+        del value
+        assert sum(tensor() is not None for tensor in alive) <= 3  # images, source, this one
+    assert len(alive) == len(graph.populations) == 8
+
+
+def test_counts_beyond_32_bits_are_added_up() -> None:
+    tallies: dict[str, torch.Tensor] = {}
+    most = torch.iinfo(torch.int32).max
+    for _ in range(3):
+        _tally(tallies, "all", torch.tensor([[1, most]], dtype=torch.int32))
+    assert tallies["all"].tolist() == [[3, 3 * most]]

@@ -66,7 +66,8 @@ def test_a_slip_is_near_what_was_meant() -> None:
 
 
 def test_a_refusal_says_where_all_are_listed_and_what_is_close() -> None:
-    assert allowed("AvgPool3d", "modules") == f"{LISTED}, such as AvgPool2d, AvgPool1d"
+    close = f"{LISTED}, such as ReflectionPad2d, ReflectionPad1d"
+    assert allowed("ReflectionPad4d", "modules") == close
     assert allowed("LayerNorm", "modules") == LISTED
     assert near("glu", "functions") == ("gelu",)
     assert allowed("glu", "functions") == LISTED  # which has a remedy of its own

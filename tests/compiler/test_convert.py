@@ -20,6 +20,8 @@ from lapilli.compiler.frontend import capture, evaluation_copy
 from lapilli.compiler.linear import Array, along_channels, frozen
 from lapilli.compiler.passes import METHODS, method_of
 from lapilli.compiler.passes.conversion import ClipRule, input_population, step_sizes
+from lapilli.compiler.passes.convert_fast_snn import FastSNN
+from lapilli.compiler.passes.convert_lm_ht import LMHT
 from lapilli.compiler.passes.convert_parallel import Parallel
 from lapilli.compiler.passes.convert_rate import Rate
 from lapilli.compiler.passes.convert_sigma_delta import SigmaDelta
@@ -355,6 +357,24 @@ REFUSED: list[tuple[type[Any], str, Any, str]] = [
     (SigmaDelta, "per_channel", "yes", "True, False"),
     (SigmaDelta, "input_bits", 1, "whole numbers 2..16"),
     (SigmaDelta, "steps", 0, "whole numbers 1..65535"),
+    *(
+        (method, *rest)
+        for method in (FastSNN, LMHT)
+        for rest in (
+            ("levels", 256, "whole numbers 1..255"),
+            ("clip", "max", "least-error, percentile"),
+            ("percentile", 49.9, "50..100"),
+            ("per_channel", "yes", "True, False"),
+            ("input_bits", 1, "whole numbers 2..16"),
+            ("steps", 0, "whole numbers 1..65535"),
+        )
+    ),
+    (FastSNN, "settle", "no", "True, False"),
+    (FastSNN, "signed", 1, "True, False"),
+    (LMHT, "keep", 1.01, "0..1"),
+    (LMHT, "mixing", "global", "none, causal, full"),
+    (Rate, "percentile_step", -0.1, "0..50"),
+    (Rate, "input", "spikes", "analog, poisson"),
 ]
 
 
@@ -400,7 +420,7 @@ def test_a_method_is_chosen_by_its_options() -> None:
     assert (error.where, error.found) == ("method", "str")
     assert error.rule == "a method is chosen by its options object"
     assert error.allowed == ", ".join(
-        f"lapilli.methods.{name}" for name in ("Parallel", "Rate", "SigmaDelta")
+        f"lapilli.methods.{name}" for name in ("Parallel", "FastSNN", "LMHT", "Rate", "SigmaDelta")
     )
     assert "lapilli.methods.Parallel(levels=8)" in error.remedy
 

@@ -81,7 +81,19 @@ def test_case_a_the_same_levels_lose_nothing_but_the_rounding_of_weights(method:
 def test_case_b_other_levels_are_near_and_more_are_nearer() -> None:
     found = [off(lapilli.methods.Parallel(levels=levels)) for levels in (2, 8)]
     assert 0.01 < found[1] < found[0] < 0.2
-    assert off(lapilli.methods.Parallel(levels=2), "da-qcfs") < found[0]
+
+
+def test_case_b_calibration_removes_the_mean_error_of_every_channel() -> None:
+    x, model = images(64), network()
+    exact = model[:4](torch.from_numpy(x)).detach().numpy().mean((0, 2, 3))
+    errors = []
+    for calibrate in ("none", "da-qcfs:batches=400"):
+        method = lapilli.methods.Parallel(levels=2)
+        net = lapilli.compile(model, calibration=x, method=method, calibrate=calibrate)
+        p = [p for p in net.netlist.populations if len(p.shape) == 3][2]
+        found = (lapilli.run(net, x).counts[p.name] * p.count_scale).mean((0, 2, 3))
+        errors.append(np.abs(found - exact).max())
+    assert errors[1] < errors[0] / 3
 
 
 def test_case_b_takes_the_networks_own_levels_as_its_reference() -> None:

@@ -131,7 +131,8 @@ def test_only_known_operators_are_found_by_name(target: str, source: Path, tmp_p
     with pytest.raises((InputError, UnsupportedOperatorError)) as refused:
         frontend.network_file(path)
     assert str(path) in refused.value.where
-    assert target in refused.value.found or isinstance(refused.value, InputError)
+    named = target.removeprefix("torch.ops.") in refused.value.found
+    assert named or isinstance(refused.value, InputError)
 
 
 def test_an_unknown_operator_is_placed_in_the_users_code(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_an_unknown_operator_is_placed_in_the_users_code(tmp_path: Path) -> None
     )
     with pytest.raises(UnsupportedOperatorError) as refused:
         frontend.network_file(path)
-    assert refused.value.found == "torch.ops.aten.cosh.default"
+    assert refused.value.found.endswith("aten.cosh.default")
     assert "captured_network.py:" in refused.value.where
 
 
