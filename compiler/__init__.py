@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from lapilli.compiler.artifact import Artifact
     from lapilli.compiler.da_qcfs_options import DAQCFS
     from lapilli.compiler.frontend import Network
+    from lapilli.compiler.calibrate import Ranges
     from lapilli.compiler.ir import Graph
     from lapilli.compiler.numerics import FloatArray
+    from lapilli.compiler.spiking import SpikingGraph
     from lapilli.hardware_profiles import Profile
 
 Observe = Callable[[str, Any, Any], None]
@@ -122,8 +124,18 @@ def compile_model(
         input_std=preprocessing[1],
         ann_macs=_macs(graph),
         outputs=graph.returned,
+        rounding=_rounding(corrected, ranges),
     )
     return artifact.Artifact(netlist, provenance)
+
+
+def _rounding(graph: SpikingGraph, ranges: Ranges) -> dict[str, float]:
+    """What counting costs each population; pools count nothing anew."""
+    return {
+        p.name: ranges[p.name].rounding_error(p.low, p.high, p.count_scale)
+        for p in graph.populations
+        if p.model not in ("source", "max", "readout") and not p.offset.any()
+    }
 
 
 def _macs(graph: Graph) -> dict[str, int]:

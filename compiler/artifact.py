@@ -11,7 +11,7 @@ import functools
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import h5py
@@ -40,6 +40,7 @@ class Provenance:
     options: of the method. calibration_hash: SHA-256 of the calibration samples. input_mean,
     input_std: the normalisation that the command line applied, per channel, or empty.
     ann_macs: multiply-accumulates of one ANN inference, per layer. labels: names of the classes.
+    rounding: error of rounding to counts, per population, relative to the calibration's activity.
     outputs: what the network returns, made of the netlist's readouts; empty where nobody said.
     """
 
@@ -56,6 +57,7 @@ class Provenance:
     labels: tuple[str, ...] = ()
     notes: str = ""
     outputs: tuple[Output, ...] = ()
+    rounding: Mapping[str, float] = field(default_factory=dict)
 
 
 @final
@@ -160,6 +162,9 @@ def _check_provenance(p: Provenance, where: str) -> None:
     if len(p.input_mean) != len(p.input_std) or not all(std > 0 for std in p.input_std):
         found = f"{p.input_mean}, {p.input_std}"
         raise refuse(f"{where}/input_std", "fits the mean", found, "as many, all positive")
+    for name, error in p.rounding.items():
+        if not 0 <= error < math.inf:
+            raise refuse(f"{where}/rounding/{name}", "is an error", error, ">= 0, finite")
     for name, count in {**p.ann_macs, "calibration_samples": p.calibration_samples}.items():
         if count < 0:
             raise refuse(f"{where}: {name}", "counts are not negative", count, ">= 0")

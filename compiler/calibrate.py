@@ -92,6 +92,24 @@ class PopulationRange:
         result = np.asarray(CLIPS[best] * largest)
         return result if per_channel else result[0]
 
+    def rounding_error(self, low: int, high: int, step: Array) -> float:
+        """Root mean square error of rounding to step * (low .. high), relative to the activity's.
+
+        step: () or (C,). 0 where there was no activity.
+        """
+        steps = np.broadcast_to(np.atleast_1d(step), self.maximum.shape)
+        error = energy = 0.0
+        for top, counts, limit in (
+            (np.maximum(self.maximum, 0.0), self.histogram, max(high, 0)),
+            (np.maximum(-self.minimum, 0.0), self.below, max(-low, 0)),
+        ):
+            if counts.size:
+                values = np.multiply.outer(top, (np.arange(BINS) + 0.5) / BINS)
+                nearest = round_down(np.minimum(values / steps[:, None] + 0.5, limit))
+                error += float((counts * (nearest * steps[:, None] - values) ** 2).sum())
+                energy += float((counts * values**2).sum())
+        return float(np.sqrt(error / energy)) if energy > 0 else 0.0
+
     def _table(self, per_channel: bool) -> tuple[Array, Array, Array]:
         """Largest value, counts and zeros per row: channels, or one row for the population."""
         if per_channel or len(self.maximum) == 1:

@@ -23,7 +23,8 @@ class LapilliError(Exception):
 
     def __str__(self) -> str:
         facts = f"found {self.found}, allowed {self.allowed}"
-        return f"{self.where}: {self.rule}; {facts}. {self.remedy}"
+        place = self.where.removesuffix(":")  # a line of code such as `if x.mean() > 0:`
+        return f"{place}: {self.rule}; {facts}. {self.remedy}"
 
 
 class UnsupportedOperatorError(LapilliError):

@@ -8,8 +8,11 @@ must have a row in `layers.TABLE`; anything else is refused by name. Nothing is 
 from __future__ import annotations
 
 import copy
+import io
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -173,11 +176,23 @@ def capture(model: torch.nn.Module, samples: FloatArray) -> Graph:
     return graph_of(recorded)
 
 
+@contextmanager
+def _silence() -> Iterator[None]:
+    """No warnings, no log, nothing printed: torch.export shows the graphs that it gave up."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
 def _exported(model: torch.nn.Module, batch: Tensor, refused: CaptureError) -> Program:
     """The program that torch.export makes of what torch.fx refused."""
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.no_grad(), _silence():
             program = torch.export.export(model, (batch,))
     except Exception as error:
         said = next(filter(None, str(error).splitlines()), "")

@@ -133,7 +133,7 @@ def run(
     """Execute a compiled network on images (N, ...); see `lapilli.runtime.run`.
 
     readout: None for what the network itself returns, or "logits", "softmax", "argmax",
-    "poisson-softmax" (drawn from seed); see `lapilli.runtime.readout`.
+    "poisson-softmax", "winner-softmax" (drawn from seed); see `lapilli.runtime.readout`.
 
     processes: with backend "lava", "lapilli" for ours or "stock" for those that Lava ships with.
     """

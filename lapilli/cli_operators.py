@@ -62,6 +62,8 @@ def _one(report: Report) -> Iterator[RenderableType]:
                 cells += [_told(support[place], reasons) for place in PLACES]
             made.add_row(variant, *cells)
         yield made
+        if reasons:
+            yield "No, because this rule does not hold there:"
         yield from (f"({number}) {reason}" for reason, number in reasons.items())
         for kind, title in (("modules", "torch.nn"), ("functions", "functions")):
             if o[kind]:

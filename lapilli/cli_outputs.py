@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-READOUTS = ("logits", "softmax", "argmax", "poisson-softmax")
+READOUTS = ("logits", "softmax", "argmax", "poisson-softmax", "winner-softmax")
 """As `runtime.readout.READOUTS`, known without importing it: --help is quick."""
 
 
@@ -38,7 +38,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.IntRange(min=0),
             default=0,
             show_default=True,
-            help="With --readout poisson-softmax: where its random numbers begin.",
+            help="With random readouts and inputs: where their numbers begin.",
         ),
         click.option(
             "--score",

@@ -49,7 +49,7 @@ def exit_code_of(command: Callable[[], Any], arguments: Sequence[str]) -> int:
 def message(error: LapilliError | ProfileError) -> str:
     """The error over four lines: where and rule, found, allowed, remedy."""
     return (
-        f"Error: {error.where}: {error.rule}\n"
+        f"Error: {error.where.removesuffix(':')}: {error.rule}\n"
         f"  found:   {error.found}\n"
         f"  allowed: {error.allowed}\n"
         f"  {error.remedy}"

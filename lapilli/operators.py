@@ -128,13 +128,13 @@ def _lines() -> Iterator[str]:
         yield "| --- " * (3 + len(PLACES)) + "|"
         for variant, support in group["support"].items():
             yield f"| {variant} | {' | '.join(_cells(support, reasons))} |"
-    yield from ("", "## Reasons", "")
+    yield from ("", "## Reasons", "", "The rule that does not hold there, and what to do.", "")
     yield from (f"{number}. {reason}" for number, reason in enumerate(reasons, 1))
     yield from ("", "## What is refused, and what to do instead", "")
     yield from ("| operator | instead |", "| --- | --- |")
     for advice in dict.fromkeys(REMEDIES.values()):
-        alike = {key(n): n for n, text in reversed(REMEDIES.items()) if text == advice}
-        yield f"| {_code(reversed(alike.values()))} | {advice} |"
+        alike = {key(n): n for n, text in reversed([*REMEDIES.items()]) if text == advice}
+        yield f"| {_code(reversed([*alike.values()]))} | {advice} |"
 
 
 def _cells(support: Mapping[str, Any], reasons: list[str]) -> Iterator[str]:

@@ -163,17 +163,21 @@ def inspection(report: Report) -> Iterator[RenderableType]:
     """Everything that `lapilli inspect` shows."""
     origin = table(f"{report['artifact']['path']}", ("provenance", "value"), text=2)
     for key, value in report["provenance"].items():
+        if key == "rounding":  # a column of the populations
+            continue
         origin.add_row(key, plain(_provenance(key, value)) or "-")
     origin.add_row("hash", report["artifact"]["hash"])
     yield origin
-    columns = ("population", "model", "shape", "counts", "from", "synapses")
+    columns = ("population", "model", "shape", "counts", "rounding", "from", "synapses")
     made = table("Populations", (*columns, "v, proven", "bits", "w bits", "step"), text=2)
+    rounding = report["provenance"]["rounding"]
     for p in report["populations"]:
         made.add_row(
             plain(p["name"]),
             p["model"],
             "x".join(str(n) for n in p["shape"]),
             _range(p["counts"]),
+            f"{100 * rounding[p['name']]:.1f} %" if p["name"] in rounding else "-",
             _forms(Counter(c["form"] for c in p["from"])),
             f"{p['synapses']:,}",
             _range(p["v"]),
@@ -196,6 +200,8 @@ def inspection(report: Report) -> Iterator[RenderableType]:
         f"{sparse} {'is a sparse matrix' if sparse == 1 else 'are sparse matrices'} "
         f"({_forms(sums['forms'])})."
     )
+    if rounding:
+        yield "Rounding: error of the counts relative to the activity in calibration, root mean square."
     steps, latency = _steps(report["steps"]), _steps(report["latency_steps"])
     interval = _steps(report["interval_steps"]).removeprefix("1 ")
     yield f"Schedule: {steps} per image, the result after {latency}, a new image every {interval}."

@@ -19,6 +19,7 @@ from lapilli.compiler.neurons import STATE_BITS, MultiThreshold
 from lapilli.compiler.outputs import NO_HEAD, Output
 from lapilli.compiler.schedule import schedule
 from lapilli.data import Dataset
+from lapilli.runtime import readout as reading
 from lapilli.runtime.metrics import PopulationEvents, totals
 from lapilli.runtime.trace import Trace
 
@@ -100,7 +101,7 @@ def evaluate(
             artifact,
             images[:compared],
             backend="quantised-ann",
-            readout="argmax" if readout == "poisson-softmax" else readout,
+            readout="argmax" if readout in reading.DRAWN else readout,
             seed=seed,  # the same spikes where the input is drawn
         )
         agree = _agree(returned, trace, quantised, scored)

@@ -155,7 +155,7 @@ def run(
         images = poisson.spikes(artifact.netlist, images, seed)
     inputs, clipped = quantise_input(artifact.netlist, images)
     clear = None if stop is None else rule(artifact.netlist, stop)
-    drawn = readout == reading.POISSON
+    drawn = readout in reading.DRAWN
     kept: Record = "states" if drawn else record
     how = Execution(kept, progress, timeout_s, clear, drawn and record == "outputs")
     trace = BACKENDS[backend](artifact.netlist, inputs, how)

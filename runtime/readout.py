@@ -7,7 +7,7 @@ where they become float64 in the network's own units, in the shapes that the net
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Literal, get_args
 
@@ -20,10 +20,15 @@ from lapilli.compiler.numerics import Int64Array
 from lapilli.compiler.outputs import Output, Shape, returned, shaped, softmax
 from lapilli.runtime.trace import Trace, real_values
 
-Readout = Literal["logits", "softmax", "argmax", "poisson-softmax"]
+Readout = Literal["logits", "softmax", "argmax", "poisson-softmax", "winner-softmax"]
 READOUTS: tuple[Readout, ...] = get_args(Readout)
 POISSON: Final = "poisson-softmax"
-CLASSES = ("softmax", "argmax", POISSON)
+WINNER: Final = "winner-softmax"
+DRAWN = (POISSON, WINNER)
+"""Ways to read that draw spikes in every step."""
+TRIGGER = 0.5
+"""Probability of the external spike of "winner-softmax" in a step."""
+CLASSES = ("softmax", "argmax", *DRAWN)
 """Ways to read that need an axis of classes."""
 
 
@@ -36,7 +41,7 @@ def check(netlist: Netlist, outputs: Sequence[Output], readout: str | None, back
     if readout in CLASSES:
         for output in outputs:
             class_axis(output, netlist.outputs[output.readout].shape)
-    if readout != POISSON:
+    if readout not in DRAWN:
         return
     reason = _single_step(netlist)
     if reason is not None:
@@ -89,7 +94,8 @@ def apply(
 
     readout None: what the network returns, its own heads applied in float64; "logits": without
     heads; "softmax", "argmax": of the logits, over the classes; "poisson-softmax": the class
-    that sends most spikes, drawn from `seed` (`poisson_counts`). What has an axis fewer than the
+    that sends most spikes, drawn from `seed` (`poisson_counts`), or "winner-softmax": one class at
+    a time (`winner_counts`). What has an axis fewer than the
     readout (argmax) or no head of the network's keeps the readout's other axes in order.
     """
     reals = real_values(netlist, trace.readouts, trace.stopped)
@@ -108,7 +114,8 @@ def apply(
             elif readout == "argmax":
                 values.append(_classes(output, population, trace.readouts, real, axis))
             else:
-                counts = _poisson(netlist, population, trace, axis, (seed, index))
+                count = poisson_counts if readout == POISSON else winner_counts
+                counts = _drawn(count, population, trace, axis, (seed, index))
                 values.append(np.asarray(counts.argmax(axis + 1)))
     names = tuple(output.name for output in outputs)
     return replace(trace, outputs=values[0] if len(values) == 1 else values, names=names)
@@ -129,15 +136,15 @@ def _classes(
     return found if output.head.kind != "argmax" else np.asarray(shaped(output, found))
 
 
-def _poisson(
-    netlist: Netlist, p: Population, trace: Trace, axis: int, seed: tuple[int, int]
+def _drawn(
+    count: Callable[..., Int64Array], p: Population, trace: Trace, axis: int, seed: tuple[int, int]
 ) -> Int64Array:
     """Spikes of each neuron, (N, *shape), with the membranes in the network's own units."""
     states = trace.states[p.name]
     steps = np.arange(states.shape[1])
     ran = np.full(len(states), states.shape[1]) if trace.stopped is None else trace.stopped
     running = steps < ran.reshape(-1, 1)
-    return poisson_counts(states * p.state_scale, axis, np.random.default_rng(seed), running)
+    return count(states * p.state_scale, axis, np.random.default_rng(seed), running)
 
 
 def poisson_counts(
@@ -155,4 +162,29 @@ def poisson_counts(
         if running is not None:
             spikes &= running[:, step].reshape(-1, *(1,) * (counts.ndim - 1)).astype(bool)
         counts += spikes
+    return counts
+
+
+def winner_counts(
+    membranes: Array, axis: int, generator: np.random.Generator, running: Array | None = None
+) -> Int64Array:
+    """Spikes per neuron, (N, *shape), for membranes of every step, (N, steps, *shape).
+
+    The neurons only integrate. An external generator spikes with the probability TRIGGER in each
+    step; then one neuron along `axis` of shape, drawn by p = softmax(V), spikes. running: as for
+    `poisson_counts`. Source: Rueckauer et al. 2016, section 2 (softmax, first variant, after
+    Nessler et al.).
+    """
+    counts = np.zeros((len(membranes), *membranes.shape[2:]), np.int64)
+    along = axis + 1
+    for step in range(membranes.shape[1]):
+        reached = softmax(membranes[:, step], along).cumsum(along)
+        drawn = generator.random(np.take(reached, [0], along).shape)
+        winner = np.minimum((reached <= drawn).sum(along, keepdims=True), counts.shape[along] - 1)
+        fired = generator.random(len(counts)) < TRIGGER
+        if running is not None:
+            fired &= running[:, step].astype(bool)
+        spikes = np.zeros_like(counts)
+        np.put_along_axis(spikes, winner, 1, along)
+        counts += spikes * fired.reshape(-1, *(1,) * (counts.ndim - 1))
     return counts

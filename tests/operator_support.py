@@ -98,7 +98,7 @@ CALLS: dict[str, Callable[[Any], Any] | nn.Module] = {
     "permute, transpose": lambda x: x.permute(0, 2, 3, 1),
     "channel shuffle": lambda x: F.channel_shuffle(x, 2),
     "pixel shuffle and back": lambda x: F.pixel_shuffle(x, 2),
-    "upsampling, nearest and bilinear": lambda x: F.interpolate(x, scale_factor=2.0),
+    "upsampling: nearest, bilinear, bicubic": lambda x: F.interpolate(x, scale_factor=2.0),
     "multiplication and division by a constant": lambda x: x * 2 / 3,
     "multiplication of two activities (gates)": lambda x: x * F.relu(1 - x),
     "negation": lambda x: -x,

@@ -42,7 +42,8 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     (listing,) = (b for b in blocks("") if b.startswith("lapilli "))
     commands = [shlex.split(line) for line in listing.replace("\\\n", "").splitlines()]
     assert {command[1] for command in commands} == {
-        *("demo", "compile", "inspect", "run", "verify", "estimate", "export", "profiles")
+        *("demo", "compile", "inspect", "run", "verify", "estimate", "export", "profiles"),
+        "operators",
     }
     for command in commands:
         expected = 3 if command[1] == "verify" and lava_is_missing() else 0

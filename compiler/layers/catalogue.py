@@ -112,10 +112,11 @@ FAMILIES: tuple[Family, ...] = (
         ("pixelshuffle", "pixelunshuffle", "depthtospace", "spacetodepth"),
     ),
     Family(
-        "upsampling, nearest and bilinear",
+        "upsampling: nearest, bilinear, bicubic",
         (
             *("interpolate", "resize"),
-            *("upsamplenearest2d", "upsamplenearestexact2d", "upsamplebilinear2d"),
+            *("upsamplenearest2d", "upsamplenearestexact2d"),
+            *("upsamplebilinear2d", "upsamplebicubic2d", "upsamplebilinear2daa"),
         ),
     ),
     Family("multiplication and division by a constant", ("mul", "div")),
@@ -169,7 +170,7 @@ def find(name: str) -> tuple[Family, ...]:
 
 def near(name: str, *kinds: Kind) -> tuple[str, ...]:
     """Names that differ from `name` by a slip, the closest first; of some kinds only."""
-    rules = (*TABLE, *HEADS)
+    rules: tuple[LayerRule | HeadRule, ...] = (*TABLE, *HEADS)
     return _close(
         name, (n for rule in rules for kind in kinds or KINDS for n in _short(rule, kind))
     )
@@ -182,6 +183,7 @@ def near_refused(name: str) -> tuple[str, ...]:
 
 def _close(name: str, known: Iterable[str]) -> tuple[str, ...]:
     plain = {key(n): n for n in sorted(known, key=lambda n: not n.endswith("_"))}
+    plain.pop(key(name), None)  # known as something else, such as another overload
     return tuple(plain[k] for k in difflib.get_close_matches(key(name), plain, 3, _ALIKE))
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from lapilli.compiler.linear import frozen, identity
 from lapilli.compiler.netlist import Connection, Netlist, Population
-from lapilli.compiler.neurons import SigmaDelta, Source, Window
+from lapilli.compiler.neurons import OrGate, SigmaDelta, Source, Window
+from lapilli.compiler.neurons.staircase import Staircase
 from lapilli.compiler.numerics import smallest_integer
 from lapilli.compiler.schedule import schedule
 from lapilli.compiler.spiking import SpikingGraph
@@ -56,14 +57,16 @@ def relayed(netlist: Netlist, graph: SpikingGraph, limit: int) -> Netlist:
 def _relay(p: Population, graph: SpikingGraph, steps: int) -> Population | None:
     """A population that sends what p sends; None where no neuron model does."""
     low, high = p.neuron.window_total(steps)
-    if high <= low or (graph.sending == "unary" and isinstance(p.neuron, Source)):
-        return None  # readouts send nothing; spikes of one cannot say what an input sends
+    settles = isinstance(p.neuron, (Staircase, OrGate, Source))
+    if graph.hold or graph.takes_back or not settles or high <= low:
+        return None  # rates, spikes that are taken back, several thresholds, readouts
+    if graph.sending == "unary" and isinstance(p.neuron, Source):
+        return None  # spikes of one cannot say what an input sends
     neuron: SigmaDelta | Window
     if graph.sending == "changes":
         neuron = SigmaDelta(_ONE, _ZERO, _ZERO, high, low)
     else:
-        sending = "unary" if graph.sending == "unary" else "graded"
-        neuron = Window(_ONE, _ZERO, _ZERO, high, sending, low)
+        neuron = Window(_ONE, _ZERO, _ZERO, high, graph.sending, low)
     return replace(
         p,
         neuron=neuron,
@@ -77,8 +80,8 @@ def _chain(
     p: Population, relay: Population, length: int
 ) -> Iterator[tuple[Population, Connection]]:
     """Relays one after the other, each with the connection into it."""
-    copied = identity(p.shape)
-    copied = copied.with_weight(smallest_integer(copied.weight))
+    one = identity(p.shape)
+    copied = one.with_weight(smallest_integer(one.weight))
     source = p.name
     for index in range(length):
         name = f"{p.name}.relay{index}"

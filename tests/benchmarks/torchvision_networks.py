@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -58,7 +59,8 @@ def child(name: str, size: int, levels: int, count: int) -> Row:
         )
     except LapilliError as error:
         kind = type(error).__name__
-        reason = f"{error.where}: {error.rule}; found {error.found}"[:REMEMBERED]
+        reason = f"{error.where}: {error.rule}; found {error.found}"
+        reason = re.sub(r"\S*site-packages/", "", reason)[:REMEMBERED]
         return {**row, "status": "refused", "error": kind, "reason": reason}
     row |= {
         "seconds": time.perf_counter() - start,
@@ -179,12 +181,11 @@ def summary(rows: list[Row], classifiers: list[str]) -> list[Row]:
             equal == compared > 0,
         )
     )
-    if dense:
-        exact = sum(
-            row["status"] == "compiled" and row["outputs"] == row["outputs_equal"] for row in dense
-        )
-        name = "dense prediction: networks whose outputs are all equal"
-        result.append(_measure(name, exact, "", f"== {len(dense)}", exact == len(dense)))
+    maps = [row for row in dense if row["status"] == "compiled"]
+    if maps:
+        exact = sum(row["outputs"] == row["outputs_equal"] for row in maps)
+        name = f"dense prediction: all outputs equal, of {len(maps)} that compile of {len(dense)}"
+        result.append(_measure(name, exact, "networks", f"== {len(maps)}", exact == len(maps)))
     for row in compiled:
         if row["network"] == "resnet50":
             seconds, peak = row["seconds"], row["peak_gib"]

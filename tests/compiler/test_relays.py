@@ -6,7 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from sample_networks import METHODS, images, network
+from torch import nn
+from torch.nn import functional
 
 import lapilli
 from lapilli.compiler.artifact import Artifact
@@ -16,13 +19,13 @@ from lapilli.hardware_profiles import Profile, load
 LIMIT = 1  # step that the chip of these tests can delay
 
 
-def slow(name: str) -> Profile:
-    """A chip that delays by no more than LIMIT steps."""
+def slow(name: str, limit: int = LIMIT) -> Profile:
+    """A chip that delays by no more than `limit` steps."""
     profile = load(name)
     delay = profile.limits.max_delay_steps
     assert delay is not None
     return replace(
-        profile, limits=replace(profile.limits, max_delay_steps=replace(delay, value=LIMIT))
+        profile, limits=replace(profile.limits, max_delay_steps=replace(delay, value=limit))
     )
 
 
@@ -77,3 +80,42 @@ def test_targets_that_wait_share_relays() -> None:
 def test_rates_have_no_relays() -> None:
     with pytest.raises(NetlistError, match="delays a spike by at most 1 steps"):
         compiled("dense", "rate", slow("loihi1"))
+
+
+def test_sorted_spikes_pass_through_gates_and_relays() -> None:
+    """Unary spikes of pools wait, too: several windows, where the chip delays by fewer steps."""
+    torch.manual_seed(0)
+    model = Detour().eval()
+    samples = np.random.default_rng(0).random((20, 2, 8, 8)).astype(np.float32)
+    limit = 8
+    method = lapilli.methods.Parallel(levels=4, coding="unary")
+    direct, relayed = (
+        lapilli.compile(model, calibration=samples, method=method, profile=profile)
+        for profile in (load("loihi1"), slow("loihi1", limit))
+    )
+    assert max(c.delay for c in direct.netlist.connections) > limit
+    assert max(c.delay for c in relayed.netlist.connections) <= limit
+    expected, found = (lapilli.run(net, samples[:3]) for net in (direct, relayed))
+    for name, counts in found.counts.items():
+        np.testing.assert_array_equal(
+            counts, expected.counts[name.split(".relay")[0]], err_msg=name
+        )
+    assert any(".relay" in name for name in found.counts)
+    assert lapilli.verify(relayed, samples[:1], backends=("reference",)).ok
+
+
+class Detour(nn.Module):
+    """A pool's output, and the same through five layers more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 3, 3)
+        self.detour = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(5))
+        self.last = nn.Conv2d(6, 2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept = x = functional.max_pool2d(functional.relu(self.first(x)), 2)
+        for layer in self.detour:
+            x = functional.relu(layer(x))
+        maps: torch.Tensor = self.last(torch.cat([x, kept], dim=1))
+        return maps

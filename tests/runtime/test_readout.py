@@ -195,6 +195,37 @@ def test_poisson_softmax_counts_only_the_steps_that_ran() -> None:
     assert counts.tolist() == [[2], [6]]
 
 
+def test_winner_softmax_spikes_one_neuron_at_a_time_and_as_often_as_softmax_says() -> None:
+    """The external generator fires in half of the steps; then one neuron is drawn."""
+    generator = np.random.default_rng(3)
+    values = np.array([0.5, 2.0, -1.0])
+    membranes = np.broadcast_to(values, (2, 4000, 3))
+    counts = readout.winner_counts(membranes, 0, generator)
+    expected = 4000 * readout.TRIGGER * np.exp(values) / np.exp(values).sum()
+    assert (np.abs(counts - expected) < 4 * np.sqrt(expected)).all()
+    single = readout.winner_counts(membranes[:, :1], 0, generator)
+    assert set(single.sum(1)) <= {0, 1}
+    # Maps: a winner in every place; steps that do not run count for nothing.
+    places = np.broadcast_to(values.reshape(3, 1, 1), (2, 400, 3, 2, 2))
+    running = np.zeros((2, 400), bool)
+    running[0] = True
+    per_place = readout.winner_counts(places, 0, generator, running).sum(1)
+    assert not per_place[1].any()
+    assert (per_place[0] == per_place[0, 0, 0]).all()
+    assert 150 < per_place[0, 0, 0] < 250
+
+
+def test_winner_softmax_of_a_network() -> None:
+    artifact = compiled("softmax", "rate")
+    trace = lapilli.run(artifact, X, readout="winner-softmax", seed=1)
+    assert (trace.outputs.shape, trace.outputs.dtype) == ((6,), np.int64)
+    stated = lapilli.run(artifact, X, record="states")
+    (population,) = artifact.netlist.outputs
+    membranes = stated.states[population.name] * population.state_scale
+    counts = readout.winner_counts(membranes, 0, np.random.default_rng((1, 0)))
+    assert np.array_equal(trace.outputs, counts.argmax(1))
+
+
 def test_poisson_softmax_of_a_network() -> None:
     artifact = compiled("softmax", "rate")
     trace = lapilli.run(artifact, X, readout="poisson-softmax", seed=1)
