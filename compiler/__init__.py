@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import torch
 
     from lapilli.compiler.artifact import Artifact
+    from lapilli.compiler.calibrate import Ranges
     from lapilli.compiler.da_qcfs_options import DAQCFS
     from lapilli.compiler.frontend import Network
-    from lapilli.compiler.calibrate import Ranges
     from lapilli.compiler.ir import Graph
     from lapilli.compiler.numerics import FloatArray
     from lapilli.compiler.spiking import SpikingGraph

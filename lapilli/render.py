@@ -201,7 +201,7 @@ def inspection(report: Report) -> Iterator[RenderableType]:
         f"({_forms(sums['forms'])})."
     )
     if rounding:
-        yield "Rounding: error of the counts relative to the activity in calibration, root mean square."
+        yield "Rounding: root mean square error of counts, relative to the activity in calibration."
     steps, latency = _steps(report["steps"]), _steps(report["latency_steps"])
     interval = _steps(report["interval_steps"]).removeprefix("1 ")
     yield f"Schedule: {steps} per image, the result after {latency}, a new image every {interval}."
