@@ -2,13 +2,13 @@
 
 Reading order, which is also the order of the passes in `compile_model`: ir, layers/, frontend,
 linear, compose, populations, passes/legalise, calibrate, spiking, passes/convert_*, compensate,
-neurons, netlist, schedule, passes/quantise, artifact.
+reconstruction, neurons, netlist, schedule, passes/quantise, artifact.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lapilli.compiler.artifact import Artifact
     from lapilli.compiler.ir import Graph
     from lapilli.compiler.numerics import FloatArray
+    from lapilli.compiler.reconstruction.options import Reconstruct
     from lapilli.hardware_profiles import Profile
 
 Observe = Callable[[str, Any, Any], None]
@@ -31,7 +32,7 @@ def compile_model(
     method: object,
     profile: Profile,
     *,
-    calibrate: str | None = None,
+    calibrate: str | Reconstruct | None = None,
     observe: Observe | None = None,
     progress: Progress | None = None,
     preprocessing: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
@@ -40,8 +41,8 @@ def compile_model(
 
     calibration: float images (N, ...) as the model takes them; method: options of one of
     passes.METHODS; calibrate: how rounding is compensated, one of compensate.CALIBRATIONS (None:
-    the method's own default); preprocessing: (mean, std), per channel, that was applied to the
-    images, to be remembered.
+    the method's own default), or "reconstruct", or Reconstruct(...) with options; preprocessing:
+    (mean, std), per channel, that was applied to the images, to be remembered.
     Raises UnsupportedOperatorError, CaptureError, InputError, NetlistError, StateOverflowError.
     """
     from importlib.metadata import version
@@ -57,6 +58,8 @@ def compile_model(
     from lapilli.compiler.passes.legalise import legalise
     from lapilli.compiler.passes.options import check_choice
     from lapilli.compiler.passes.quantise import quantise
+    from lapilli.compiler.reconstruction.options import Reconstruct
+    from lapilli.compiler.reconstruction.training import reconstruct
 
     def stage(name: str) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda n, total: progress(name, n, total)
@@ -66,8 +69,10 @@ def compile_model(
             observe(name, before, after)
 
     name = method_of(method)
-    correction = METHODS[name].calibrate if calibrate is None else calibrate
-    check_choice("calibrate", correction, CALIBRATIONS)
+    training = Reconstruct() if calibrate == "reconstruct" else calibrate
+    usual = calibrate is None or isinstance(training, Reconstruct)
+    correction = METHODS[name].calibrate if usual else calibrate
+    check_choice("calibrate", correction, (*CALIBRATIONS, "reconstruct"))
     check_images(calibration, "calibration set")
     network = evaluation_copy(model)
     graph = capture(network, calibration)
@@ -85,13 +90,22 @@ def compile_model(
     )
     corrected.verify()
     done("compensate", spiking, corrected)
+    how: dict[str, Any] = {"calibrate": correction}
+    if isinstance(training, Reconstruct):
+        found = reconstruct(
+            corrected, populations, calibration, training, profile, progress=stage("reconstruct")
+        )
+        found.spiking.verify()
+        done("reconstruct", corrected, found)
+        corrected = found.spiking
+        how = {"calibrate": "reconstruct", **_plain(training), "reconstruct_done": found.steps}
     netlist = quantise(corrected, profile)
     done("quantise", corrected, netlist)
     provenance = artifact.Provenance(
         lapilli_version=version("lapilli"),
         torch_version=str(torch.__version__),  # a subclass of str: no plain value
         method=name,
-        options={**asdict(method), "calibrate": correction},  # type: ignore[call-overload]
+        options={**asdict(method), **how},  # type: ignore[call-overload]
         profile=profile.name,
         calibration_hash=ranges.digest,
         calibration_samples=ranges.samples,
@@ -100,6 +114,12 @@ def compile_model(
         ann_macs=_macs(graph),
     )
     return artifact.Artifact(netlist, provenance)
+
+
+def _plain(options: Reconstruct) -> dict[str, Any]:
+    """Options that say how a result can be had again."""
+    values = asdict(replace(options, checkpoint=None))
+    return {f"reconstruct_{name}": v for name, v in values.items() if v is not None}
 
 
 def _macs(graph: Graph) -> dict[str, int]:

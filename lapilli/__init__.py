@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lapilli.compiler import Observe
     from lapilli.compiler.artifact import Artifact
     from lapilli.compiler.mapping import Placement
+    from lapilli.compiler.reconstruction.options import Reconstruct
     from lapilli.hardware_profiles import Profile
     from lapilli.runtime.early_stop import EarlyStop as EarlyStop
     from lapilli.runtime.energy import Estimate
@@ -69,7 +70,7 @@ def compile(
     calibration: Images | None = None,
     method: object = None,
     profile: str | Path | Profile = "loihi2",
-    calibrate: str | None = None,
+    calibrate: str | Reconstruct | None = None,
     observe: Observe | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     preprocessing: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
@@ -78,7 +79,8 @@ def compile(
     """Compile a trained network; see `lapilli.compiler.compile_model`.
 
     calibration: images (N, ...) as the model takes them; method: for example
-    lapilli.methods.Parallel(levels=8); calibrate: "none", "bias" or "least-squares".
+    lapilli.methods.Parallel(levels=8); calibrate: "none", "bias", "least-squares",
+    "reconstruct", or lapilli.methods.Reconstruct(...) with options of the last.
     model may also be the path of a file of another tool (`lapilli.importers`), with options of its
     own and neither calibration nor method: lapilli.compile("net.net", steps=64).
     """

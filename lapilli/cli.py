@@ -174,7 +174,8 @@ class _CompileCommand(click.Command):
 @click.option(
     "--calibrate",
     metavar="NAME",
-    help="how rounding is compensated: none, bias or least-squares; default: as the method asks",
+    help="how rounding is compensated: none, bias, least-squares, or reconstruct (minutes: the "
+    "network is trained towards the float one); default: as the method asks",
 )
 @click.option(
     "--mean", callback=_numbers, default="", help="normalisation per channel: 0.485,0.456,0.406"

@@ -54,6 +54,7 @@ TORCH_HOMES = [
     "lapilli.compiler.calibrate",
     "lapilli.compiler.compensate",
     "lapilli.compiler.tracing",
+    "lapilli.compiler.reconstruction",
     "lapilli.compiler.training",
     "lapilli.runtime.kernels",
     "lapilli.runtime.reference",

@@ -29,7 +29,7 @@ def divisible(unit: Array, threshold: Array, model: Model, profile: Profile) -> 
 
     unit, threshold: () or (C,), in the same real units. A power of two costs up to one bit.
     """
-    if model not in _DIVIDING or not _shifts(profile):
+    if model not in _DIVIDING or not shifts(profile):
         return unit
     unit, threshold = np.broadcast_arrays(unit, threshold)
     ratios = (threshold / unit).reshape(-1).tolist()
@@ -59,7 +59,7 @@ def occupied(
 ) -> Interval:
     """What the widest variable of the chip's neuron has to hold; see `NeuronModel.reach`."""
     reach = neuron.reach(step, total, steps)
-    if isinstance(neuron, (Window, SigmaDelta)) and _shifts(profile):
+    if isinstance(neuron, (Window, SigmaDelta)) and shifts(profile):
         # A shift alone has no cap: the levels are subtracted before it, and added after.
         return Interval(reach.low - (neuron.levels + 1) * neuron.threshold, reach.high)
     if not isinstance(neuron, SoftResetIF) or not _kept_apart(profile):
@@ -70,7 +70,8 @@ def occupied(
     return Interval(np.minimum(sums.low - half, step.low), np.maximum(sums.high - half, step.high))
 
 
-def _shifts(profile: Profile) -> bool:
+def shifts(profile: Profile) -> bool:
+    """Does the chip divide by powers of two only?"""
     return profile.features.threshold_division.value == "power-of-two"
 
 
