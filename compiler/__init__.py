@@ -70,9 +70,10 @@ def compile_model(
 
     name = method_of(method)
     training = Reconstruct() if calibrate == "reconstruct" else calibrate
-    usual = calibrate is None or isinstance(training, Reconstruct)
-    correction = METHODS[name].calibrate if usual else calibrate
-    check_choice("calibrate", correction, (*CALIBRATIONS, "reconstruct"))
+    correction: str = METHODS[name].calibrate
+    if training is not None and not isinstance(training, Reconstruct):
+        check_choice("calibrate", training, (*CALIBRATIONS, "reconstruct"))
+        correction = training
     check_images(calibration, "calibration set")
     network = evaluation_copy(model)
     graph = capture(network, calibration)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import final
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -12,13 +14,31 @@ FLAT = 1e-3
 """Outputs that vary less than this fraction of the most varying one count as varying so much."""
 
 
-def spread(wanted: Tensor) -> Tensor:
-    """Standard deviation of each channel (N, C, ...), shaped to broadcast against an image's."""
-    rows = wanted.transpose(0, 1).flatten(1)
-    size = rows.std(1, correction=0)
-    floor = FLAT * size.max()
-    size = torch.maximum(size, floor if floor > 0 else torch.ones_like(floor))
-    return size.reshape((-1,) + (1,) * (wanted.ndim - 2))
+@final
+class Spread:
+    """Standard deviation of outputs per channel, from batches of them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sums: tuple[Tensor, Tensor] | None = None
+        self._shape: tuple[int, ...] = ()
+
+    def add(self, outputs: Tensor) -> None:
+        """Outputs (N, C, ...), N >= 1."""
+        rows = outputs.transpose(0, 1).flatten(1).double()
+        first, second = self._sums or (0.0, 0.0)
+        self._sums = first + rows.sum(1), second + rows.square().sum(1)
+        self._count += rows.shape[1]
+        self._shape = (-1,) + (1,) * (outputs.ndim - 2)
+
+    def size(self) -> Tensor:
+        """The deviations, positive, in the shape that broadcasts against one image's outputs."""
+        assert self._sums is not None, "there is at least one batch"
+        mean, square = (values / self._count for values in self._sums)
+        size = (square - mean.square()).clamp_min(0).sqrt()
+        floor = FLAT * size.max()
+        size = torch.maximum(size, floor if floor > 0 else torch.ones_like(floor))
+        return size.float().reshape(self._shape)
 
 
 def distance(found: Tensor, wanted: Tensor, size: Tensor) -> Tensor:

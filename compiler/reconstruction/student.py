@@ -204,7 +204,8 @@ class Student:
         self.values = torch.cat(flat)
         self.gradient = torch.zeros_like(self.values)
         self._parameters: list[Tensor] = []
-        parts = zip(self.values.split(sizes), self.gradient.split(sizes), starts, strict=True)
+        both = (torch.split(vector, sizes) for vector in (self.values, self.gradient))
+        parts = zip(*both, starts, strict=True)
         for value, gradient, start in parts:
             leaf = value.view(start.shape).requires_grad_()
             leaf.grad = gradient.view(start.shape)

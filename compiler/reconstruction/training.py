@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from lapilli.compiler.calibrate import Progress
-from lapilli.compiler.errors import InputError
+from lapilli.compiler.errors import InputError, NetlistError, StateOverflowError
 from lapilli.compiler.execute import FloatExecutor
 from lapilli.compiler.numerics import FloatArray, round_down
 from lapilli.compiler.passes.quantise import quantise
 from lapilli.compiler.populations import PopulationGraph
 from lapilli.compiler.reconstruction import checkpoint
 from lapilli.compiler.reconstruction.augmentation import augmented, order
-from lapilli.compiler.reconstruction.distance import distance, spread
+from lapilli.compiler.reconstruction.distance import Spread, distance
 from lapilli.compiler.reconstruction.options import Reconstruct
 from lapilli.compiler.reconstruction.rounding import Grid, exponents_of
 from lapilli.compiler.reconstruction.student import Student
@@ -82,20 +82,27 @@ def reconstruct(
 
     images (N, ...): up to options.images of them are used, spread evenly. progress counts steps; a
     run that is interrupted goes on from options.checkpoint. Where training brought nothing, the
-    network stays as it was. Raises InputError for an unusable checkpoint or device,
-    StateOverflowError and NetlistError as `quantise` does.
+    network stays as it was. Raises InputError for an unusable checkpoint or device, and what
+    `quantise` raises for `spiking` itself.
     """
     run = _Run(spiking, graph, images, options, profile)
     before = run.distance(run.student_of(spiking))
     run.resume()
-    while run.step < run.steps:
-        run.advance()
-        if progress is not None:
-            progress(run.step, run.steps)
-    run.save()
-    after = run.distance(run.student)
+    try:
+        while run.step < run.steps:
+            run.advance()
+            if progress is not None:
+                progress(run.step, run.steps)
+        run.save()
+        after = run.distance(run.student)
+    except (_DivergedError, NetlistError, StateOverflowError):  # or no netlist holds its numbers
+        after = math.inf
     best = run.student.spiking() if after < before else spiking
     return Reconstruction(best, run.step, before, after)
+
+
+class _DivergedError(Exception):
+    """Training left the numbers."""
 
 
 @final
@@ -119,9 +126,12 @@ class _Run:
         self._teacher, self._outputs = FloatExecutor(graph, device), graph.outputs
         units = sum(int(np.prod(p.shape)) for p in graph.populations)
         self._batch = max(min(options.batch, count, MAX_VALUES // (KEPT * units)), 1)
+        spreads = {name: Spread() for name in graph.outputs}
         with torch.no_grad():
-            parts = [self._meant(images) for images in self._images.split(self._batch)]
-        self._spreads = {n: spread(torch.cat([part[n] for part in parts])) for n in graph.outputs}
+            for part in torch.split(self._images, self._batch):
+                for name, value in self._meant(part).items():
+                    spreads[name].add(value)
+        self._spreads = {name: found.size() for name, found in spreads.items()}
         self.student = self.student_of(spiking)
         self._moments = torch.zeros(2, len(self.student.values), device=device)
         self._grid: Grid | None = None
@@ -138,13 +148,18 @@ class _Run:
 
     def advance(self) -> None:
         """One step of training."""
-        if self.step in {int(f * self.steps) for f in ROUND}:
+        marks = [int(fraction * self.steps) for fraction in ROUND]
+        # Where steps were cut, the first mark may have been passed without notice.
+        if self.step in marks or (self._grid is None and self.step > marks[0]):
             self._grid = self._rounding_of(self.student)
         images = self._drawn()
         with torch.no_grad():
             wanted = self._meant(images)
         self.student.gradient.zero_()
-        self._loss(self.student, images, wanted, self._grid).backward()  # type: ignore[no-untyped-call]
+        loss = self._loss(self.student, images, wanted, self._grid)
+        if not math.isfinite(float(loss.detach())):
+            raise _DivergedError
+        loss.backward()  # type: ignore[no-untyped-call]
         self._descend()
         self.step += 1
         if self.step % WATCH == 0:
@@ -163,7 +178,8 @@ class _Run:
         self.step, self.steps, self._seconds = state.step, state.steps, state.seconds
         numbers = torch.from_numpy(state.values).to(self._moments.device)
         size = len(self.student.values)
-        values, moments, exponents = numbers.split([size, 2 * size, numbers.numel() - 3 * size])
+        parts = [size, 2 * size, numbers.numel() - 3 * size]
+        values, moments, exponents = torch.split(numbers, parts)
         self.student.values.copy_(values)
         self._moments.copy_(moments.view_as(self._moments))
         if len(exponents) and exponents[0] >= 0:
@@ -235,7 +251,7 @@ class _Run:
         """How far its outputs, as rounded, are from the float network's on the images as given."""
         grid, total = self._rounding_of(student), 0.0
         with torch.no_grad():
-            for images in self._images.split(self._batch):
+            for images in torch.split(self._images, self._batch):
                 total += float(self._loss(student, images, self._meant(images), grid)) * len(images)
         return total / len(self._images)
 

@@ -26,7 +26,7 @@ from lapilli.compiler.passes.quantise import quantise
 from lapilli.compiler.populations import PopulationGraph
 from lapilli.compiler.reconstruction import training as module
 from lapilli.compiler.reconstruction.augmentation import augmented, order
-from lapilli.compiler.reconstruction.distance import distance, spread
+from lapilli.compiler.reconstruction.distance import Spread, distance
 from lapilli.compiler.reconstruction.options import Reconstruct
 from lapilli.compiler.reconstruction.rounding import Grid, exponents_of
 from lapilli.compiler.reconstruction.student import Student
@@ -169,6 +169,13 @@ def distance_of(spiking: SpikingGraph, graph: PopulationGraph, images: Array) ->
         found = torch.from_numpy(np.asarray(values, np.float32)).reshape(meant.shape)
         result += float(distance(found, meant, spread(meant)))
     return result
+
+
+def spread(outputs: torch.Tensor) -> torch.Tensor:
+    found = Spread()
+    for part in torch.split(outputs, 3):
+        found.add(part)
+    return found.size()
 
 
 FLATTENED = "decoder"
@@ -340,6 +347,9 @@ def test_the_distance_is_zero_only_for_equal_outputs() -> None:
         if shape[1] == 1:  # in units of the outputs
             assert float(scaled) == pytest.approx(float(distance(wanted + 0.1, wanted, size)))
     assert float(spread(torch.ones(5, 2)).min()) == 1.0
+    values = torch.randn(7, 3, 4, generator=draws) + 5
+    wanted = values.numpy().std(axis=(0, 2))
+    assert np.allclose(spread(values).numpy().ravel(), wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
