@@ -51,21 +51,25 @@ class Grid:
         self,
         graph: SpikingGraph,
         exponents: Sequence[int],
-        maps: Sequence[tuple[LinearMap, bool]],
+        maps: Sequence[tuple[LinearMap, bool] | None],
         profile: Profile,
     ):
-        """Per connection its exponent; its map in units of its ends, and whether it is trained."""
+        """exponents: per connection; maps: see `Student.maps`."""
         self.exponents = list(exponents)
         bits = profile.limits.weight_bits
         self._top = signed_range(int(bits.value) if bits else WEIGHT_BITS)[1]
         self._shared = profile.features.threshold_sharing.value == "population"
         self._shifts = shifts(profile)
-        self._into: dict[str, list[_Drive]] = {}
+        self._into: dict[str, list[_Drive]] = {
+            p.name: [] for p in graph.populations if p.model != "source"
+        }
         self._shapes = {p.name: p.shape for p in graph.populations}
         self._initial = {p.name: p.initial for p in graph.populations}
         self._readouts = {p.name for p in graph.populations if p.model == "readout"}
-        for index, (c, (linear, trained)) in enumerate(zip(graph.connections, maps, strict=True)):
-            shape = self._shapes[c.target]
+        for index, (c, known) in enumerate(zip(graph.connections, maps, strict=True)):
+            if known is None:
+                continue
+            (linear, trained), shape = known, self._shapes[c.target]
             axis = _axis(linear)
             alone = isinstance(linear, Diagonal) and linear.weight.shape[:1] != shape[:1]
             drive = _Drive(
@@ -75,7 +79,7 @@ class Grid:
                 trained and axis is not None and not alone and linear.out_shape[0] == shape[0],
                 None if trained and axis is not None else _peaks(linear, shape),
             )
-            self._into.setdefault(c.target, []).append(drive)
+            self._into[c.target].append(drive)
 
     def rounded(
         self, weights: list[Tensor], biases: dict[str, Tensor]

@@ -88,19 +88,21 @@ class _Synapses:
         source, target = ends[c.source], ends[c.target]
         self.map = _facing(c.map, shapes[c.source], shapes[c.target])
         # Where the map sees other views than its ends have, their units stay outside of it.
-        self._inside = _fits(source.worth, self.map.in_shape, shapes[c.source])
-        self._outside = _fits(target.step, self.map.out_shape, shapes[c.target])
-        one = np.ones(())
-        self._rows = 1.0 / target.step if self._outside else one
-        self._columns = source.worth if self._inside else one
+        ends_of = (
+            (source.worth, self.map.in_shape, shapes[c.source]),
+            (1.0 / target.step, self.map.out_shape, shapes[c.target]),
+        )
+        fit = [values.ndim == 0 or seen == shape for values, seen, shape in ends_of]
+        self._columns, self._rows = (
+            values if inside else np.ones(())
+            for inside, (values, _, _) in zip(fit, ends_of, strict=True)
+        )
         self.map = self.map.scaled(self._rows, self._columns)
         self._before, self._after = (
             None if inside else as_tensor(along_channels(values, shape), torch.float32, device)
-            for inside, values, shape in (
-                (self._inside, source.worth, shapes[c.source]),
-                (self._outside, 1.0 / target.step, shapes[c.target]),
-            )
+            for inside, (values, _, shape) in zip(fit, ends_of, strict=True)
         )
+        self.whole = all(fit)
         self.trained = isinstance(self.map, _TRAINED) and bool(self.map.weight.any())
         self._fixed = None if self.trained else TorchMap(self.map, torch.float32, device)
         self.shape, self._full = _tied(self.map)
@@ -151,10 +153,6 @@ class _Synapses:
 def _facing(linear: LinearMap, source: tuple[int, ...], target: tuple[int, ...]) -> LinearMap:
     """The map in the shapes of its ends, where that is only another view."""
     return replace(linear, in_shape=source, out_shape=target) if type(linear) is Dense else linear
-
-
-def _fits(values: Array, seen: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    return values.ndim == 0 or seen == shape
 
 
 def _tied(linear: LinearMap) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -245,9 +243,12 @@ class Student:
         biases = {p.name: next(parameters) for p in self.graph.populations if p.model != "source"}
         return weights, biases
 
-    def maps(self) -> list[tuple[LinearMap, bool]]:
-        """Per connection its map in units of its ends, and whether it is trained."""
-        return [(s.map, s.trained) for s in self._synapses]
+    def maps(self) -> list[tuple[LinearMap, bool] | None]:
+        """Per connection its map in units of its ends, and whether it is trained.
+
+        None where the units of an end stay outside of the map.
+        """
+        return [(s.map, s.trained) if s.whole else None for s in self._synapses]
 
     def spiking(self) -> SpikingGraph:
         """The spiking network with what was trained."""
