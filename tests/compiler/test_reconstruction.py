@@ -418,7 +418,7 @@ def test_a_missing_device_is_refused() -> None:
         )
 
 
-def test_it_is_a_way_to_compile() -> None:
+def test_it_is_a_way_to_compile(tmp_path: Any) -> None:
     images = sample_networks.images("residual", 30)
     network = sample_networks.network("residual")
     method = lapilli.methods.Parallel(levels=2)
@@ -433,6 +433,9 @@ def test_it_is_a_way_to_compile() -> None:
     assert "reconstruct" in calls
     assert net.provenance.options["calibrate"] == "reconstruct"
     assert net.provenance.options["reconstruct_steps"] == 200
+    assert net.provenance.options["reconstruct_done"] == 200
+    net.save(tmp_path / "net.h5")
+    assert lapilli.load(tmp_path / "net.h5").provenance == net.provenance
     outputs = lapilli.run(net, images, record="outputs").outputs
     with torch.no_grad():
         wanted = network(torch.from_numpy(images)).numpy()
