@@ -13,6 +13,8 @@ TEMPERATURE = 0.3
 spread by 4 to 7, so that it comes to the usual temperature of 2."""
 DIVERGENCE = 4.0
 """Weight of the divergence: the square of the usual temperature (Hinton et al. 2015)."""
+DIFFERENCE = 0.1
+"""Weight of the squared difference beside the divergence."""
 FLAT = 1e-3
 """Outputs that vary less than this fraction of the most varying one count as varying so much."""
 
@@ -55,5 +57,6 @@ def distance(found: Tensor, wanted: Tensor, size: Tensor) -> Tensor:
     if found.shape[1] > 1:
         unit = TEMPERATURE * size.mean()
         theirs, ours = (functional.log_softmax(v / unit, dim=1) for v in (wanted, found))
-        result = result + DIVERGENCE * (theirs.exp() * (theirs - ours)).sum(1).mean()
+        divergence = (theirs.exp() * (theirs - ours)).sum(1).mean()
+        result = DIFFERENCE * result + DIVERGENCE * divergence
     return result
