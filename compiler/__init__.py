@@ -2,7 +2,7 @@
 
 Reading order, which is also the order of the passes in `compile_model`: ir, layers/, frontend,
 linear, compose, populations, passes/legalise, calibrate, spiking, passes/convert_*, compensate,
-neurons, netlist, schedule, passes/quantise, artifact.
+reconstruction, neurons, netlist, schedule, passes/quantise, artifact.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lapilli.compiler.frontend import Network
     from lapilli.compiler.ir import Graph
     from lapilli.compiler.numerics import FloatArray
+    from lapilli.compiler.reconstruction.options import Reconstruct
     from lapilli.compiler.spiking import SpikingGraph
     from lapilli.hardware_profiles import Profile
 
@@ -35,7 +36,7 @@ def compile_model(
     method: object,
     profile: Profile,
     *,
-    calibrate: str | DAQCFS | None = None,
+    calibrate: str | DAQCFS | Reconstruct | None = None,
     observe: Observe | None = None,
     progress: Progress | None = None,
     preprocessing: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
@@ -44,9 +45,9 @@ def compile_model(
 
     model: also a file's network, from `frontend.network_file`.
     calibration: float images (N, ...) as the model takes them; method: options of one of
-    passes.METHODS; calibrate: how rounding is compensated, one of compensate.CALIBRATIONS,
-    "da-qcfs" or its options (None: the method's own default); preprocessing: (mean, std), per
-    channel, that was applied to the images, to be remembered.
+    passes.METHODS; calibrate: how rounding is compensated, one of calibration_options.CALIBRATIONS
+    or its options (None: the method's own default); preprocessing: (mean, std), per channel, that
+    was applied to the images, to be remembered.
     Raises UnsupportedOperatorError, CaptureError, InputError, NetlistError, StateOverflowError.
     """
     from importlib.metadata import version
@@ -56,15 +57,18 @@ def compile_model(
     from lapilli.compiler import artifact
     from lapilli.compiler.calibrate import calibrate as measure
     from lapilli.compiler.calibrate import check_images
+    from lapilli.compiler.calibration_options import options_of, recorded
     from lapilli.compiler.compensate import compensate
     from lapilli.compiler.da_qcfs import da_qcfs
-    from lapilli.compiler.da_qcfs_options import options_of, recorded
+    from lapilli.compiler.da_qcfs_options import DAQCFS
     from lapilli.compiler.frontend import network_of
     from lapilli.compiler.passes import METHODS, method_of
     from lapilli.compiler.passes.legalise import legalise
     from lapilli.compiler.passes.quantise import quantise
     from lapilli.compiler.passes.reorder_pools import reorder_pools
     from lapilli.compiler.passes.split_joins import split_joins
+    from lapilli.compiler.reconstruction.options import Reconstruct
+    from lapilli.compiler.reconstruction.training import reconstruct
 
     def stage(name: str) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda n, total: progress(name, n, total)
@@ -100,23 +104,29 @@ def compile_model(
     spiking = METHODS[name].convert(populations, ranges, method)
     spiking.verify()
     done(f"convert_{name}", ranges, spiking)
-    if isinstance(correction, str):
-        corrected = compensate(
-            spiking, populations, calibration, correction, progress=stage("compensate")
-        )
+    report = stage("compensate")
+    if isinstance(correction, DAQCFS):
+        corrected = da_qcfs(spiking, populations, calibration, correction, progress=report)
     else:
-        corrected = da_qcfs(
-            spiking, populations, calibration, correction, progress=stage("compensate")
-        )
+        simple = correction if isinstance(correction, str) else METHODS[name].calibrate
+        corrected = compensate(spiking, populations, calibration, simple, progress=report)
     corrected.verify()
     done("compensate", spiking, corrected)
+    how = recorded(correction)
+    if isinstance(correction, Reconstruct):
+        found = reconstruct(
+            corrected, populations, calibration, correction, profile, progress=stage("reconstruct")
+        )
+        found.spiking.verify()
+        done("reconstruct", corrected, found)
+        corrected, how = found.spiking, {**how, "reconstruct_done": found.steps}
     netlist = quantise(corrected, profile)
     done("quantise", corrected, netlist)
     provenance = artifact.Provenance(
         lapilli_version=version("lapilli"),
         torch_version=str(torch.__version__),  # a subclass of str: no plain value
         method=name,
-        options={**asdict(method), **recorded(correction)},  # type: ignore[call-overload]
+        options={**asdict(method), **how},  # type: ignore[call-overload]
         profile=profile.name,
         calibration_hash=ranges.digest,
         calibration_samples=ranges.samples,

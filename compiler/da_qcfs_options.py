@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, final
+from dataclasses import dataclass, field
+from typing import Literal, final
 
-from lapilli.compiler.errors import InputError
 from lapilli.compiler.passes.options import check_choice, check_count, check_range, help_text
-
-NAME = "da-qcfs"
-OTHERS = ("none", "bias", "least-squares")
-"""The calibrations of `compensate`, which wants torch."""
 
 
 @final
@@ -48,39 +43,3 @@ class DAQCFS:
         check_count("batches", self.batches, 1, 10**6)
         check_count("batch", self.batch, 1, 65536)
         check_count("seed", self.seed, 0, 2**31 - 1)
-
-
-def recorded(calibrate: str | DAQCFS) -> dict[str, Any]:
-    """As provenance keeps it."""
-    if isinstance(calibrate, str):
-        return {"calibrate": calibrate}
-    return {"calibrate": NAME, **{f"da_qcfs_{k}": v for k, v in asdict(calibrate).items()}}
-
-
-def options_of(calibrate: str | DAQCFS) -> str | DAQCFS:
-    """The options in `DAQCFS(...)`, in "da-qcfs", or in "da-qcfs:rule=average,momentum=0.01".
-
-    The names of other calibrations as they are. Raises InputError for names and options that there
-    are not.
-    """
-    if isinstance(calibrate, DAQCFS):
-        return calibrate
-    name, _, given = str(calibrate).partition(":")
-    if name != NAME:
-        check_choice("calibrate", calibrate, (*OTHERS, NAME))
-        return calibrate
-    known: dict[str, type[Any]] = {option.name: type(option.default) for option in fields(DAQCFS)}
-    chosen: dict[str, Any] = {}
-    for part in filter(None, given.split(",")):
-        key, _, value = part.partition("=")
-        try:
-            chosen[key] = known[key](value)
-        except (KeyError, ValueError):
-            raise InputError(
-                "option calibrate",
-                "options of a calibration are name=value, separated by commas",
-                found=repr(part),
-                allowed=", ".join(f"{key}={kind.__name__}" for key, kind in known.items()),
-                remedy=f"Write for example {NAME}:rule=average,momentum=0.01.",
-            ) from None
-    return DAQCFS(**chosen)

@@ -51,12 +51,21 @@ class TorchMap:
 
     def __init__(self, linear: LinearMap, dtype: torch.dtype, device: torch.device):
         self._map = linear
-        self._apply = _APPLY[type(linear)](linear, dtype, device)
+        self._apply = _APPLY[type(linear)](linear, as_tensor(linear.weight, dtype, device))
 
     def __call__(self, x: Tensor) -> Tensor:
         """(N, *in_shape) -> (N, *out_shape)."""
         x = x.reshape(len(x), *self._map.in_shape)
         return self._apply(x).reshape(len(x), *self._map.out_shape)
+
+
+def apply_map(linear: LinearMap, weight: Tensor, x: Tensor) -> Tensor:
+    """`linear` with another weight, like its own, applied to (N, *in_shape); differentiable.
+
+    The gradient of a Sparse map's weight would be a full matrix: it has none.
+    """
+    x = x.reshape(len(x), *linear.in_shape)
+    return _APPLY[type(linear)](linear, weight)(x).reshape(len(x), *linear.out_shape)
 
 
 _Apply = Callable[[Tensor], Tensor]
@@ -67,29 +76,26 @@ def as_tensor(values: Array, dtype: torch.dtype, device: torch.device) -> Tensor
     return torch.tensor(np.asarray(values), dtype=dtype, device=device)
 
 
-def _diagonal(linear: Diagonal, dtype: torch.dtype, device: torch.device) -> _Apply:
-    weight = as_tensor(linear.weight, dtype, device)
+def _diagonal(linear: Diagonal, weight: Tensor) -> _Apply:
     return lambda x: x * weight
 
 
-def _dense(linear: Dense, dtype: torch.dtype, device: torch.device) -> _Apply:
-    weight = as_tensor(linear.weight, dtype, device)
+def _dense(linear: Dense, weight: Tensor) -> _Apply:
     return lambda x: F.linear(x.flatten(1), weight)
 
 
-def _sparse(linear: Sparse, dtype: torch.dtype, device: torch.device) -> _Apply:
+def _sparse(linear: Sparse, weight: Tensor) -> _Apply:
     coo = linear.to_sparse().tocoo()
-    index = torch.tensor(np.stack([coo.row, coo.col]), dtype=torch.int64, device=device)
+    index = torch.tensor(np.stack([coo.row, coo.col]), dtype=torch.int64, device=weight.device)
     size = (linear.out_size, linear.in_size)
-    weight = as_tensor(coo.data, dtype, device)
     matrix = torch.sparse_coo_tensor(index, weight, size, check_invariants=True).coalesce()
     return lambda x: torch.sparse.mm(matrix, x.flatten(1).t()).t()
 
 
-def _conv(linear: Conv, dtype: torch.dtype, device: torch.device) -> _Apply:
+def _conv(linear: Conv, weight: Tensor) -> _Apply:
     # Channels last: the layout in which torch convolves fastest on CPUs; results are the same.
     layout = torch.channels_last
-    weight = as_tensor(linear.weight, dtype, device).contiguous(memory_format=layout)
+    weight = weight.contiguous(memory_format=layout)
     (top, bottom), (left, right) = linear.margins()
     symmetric = top == bottom >= 0 and left == right >= 0
     # oneDNN of torch 2.3 crashes on padded 1x1 kernels with a stride, channels last, width 1.
@@ -108,8 +114,7 @@ def _conv(linear: Conv, dtype: torch.dtype, device: torch.device) -> _Apply:
     return lambda x: convolve(F.pad(x, margins).contiguous(memory_format=layout))
 
 
-def _conv_transposed(linear: ConvTransposed, dtype: torch.dtype, device: torch.device) -> _Apply:
-    weight = as_tensor(linear.weight, dtype, device)
+def _conv_transposed(linear: ConvTransposed, weight: Tensor) -> _Apply:
     stamp = partial(
         F.conv_transpose2d,
         weight=weight,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lapilli.compiler.da_qcfs_options import DAQCFS
     from lapilli.compiler.frontend import Network
     from lapilli.compiler.mapping import Placement
+    from lapilli.compiler.reconstruction.options import Reconstruct
     from lapilli.hardware_profiles import Profile
     from lapilli.runtime.early_stop import EarlyStop as EarlyStop
     from lapilli.runtime.energy import Estimate
@@ -71,7 +72,7 @@ def compile(
     calibration: Images | None = None,
     method: object = None,
     profile: str | Path | Profile = "loihi2",
-    calibrate: str | DAQCFS | None = None,
+    calibrate: str | DAQCFS | Reconstruct | None = None,
     observe: Observe | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     preprocessing: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
@@ -80,8 +81,9 @@ def compile(
     """Compile a trained network; see `lapilli.compiler.compile_model`.
 
     calibration: images (N, ...) as the model takes them; method: for example
-    lapilli.methods.Parallel(levels=8); calibrate: "none", "bias", "least-squares", or
-    "da-qcfs", with options as in "da-qcfs:rule=average" or lapilli.methods.DAQCFS(rule="average").
+    lapilli.methods.Parallel(levels=8); calibrate: "none", "bias", "least-squares", "da-qcfs" or
+    "reconstruct", the last two with options as in "da-qcfs:rule=average" or
+    lapilli.methods.Reconstruct(steps=400).
     model may also be an exported program, or the path of a .pt2 or .onnx file; or that of a file of
     another tool (`lapilli.importers`), with options of its own and neither calibration nor method:
     lapilli.compile("net.net", steps=64).

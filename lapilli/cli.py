@@ -169,8 +169,9 @@ class _CompileCommand(click.Command):
 @click.option(
     "--calibrate",
     metavar="NAME",
-    help="how rounding is compensated: none, bias, least-squares or da-qcfs (options as in "
-    "da-qcfs:rule=average,reference_levels=8); default: as the method asks",
+    help="how rounding is compensated: none, bias, least-squares, da-qcfs or reconstruct (minutes: "
+    "trained towards the float network); the last two take options, as in reconstruct:steps=400; "
+    "default: as the method asks",
 )
 @click.option(
     "--mean", callback=_numbers, default="", help="normalisation per channel: 0.485,0.456,0.406"

@@ -56,6 +56,7 @@ TORCH_HOMES = [
     "lapilli.compiler.compensate",
     "lapilli.compiler.da_qcfs",
     "lapilli.compiler.capture",
+    "lapilli.compiler.reconstruction",
     "lapilli.compiler.training",
     "lapilli.runtime.kernels",
     "lapilli.runtime.reference",

@@ -34,7 +34,7 @@ def divisible(
     unit, threshold: () or (C,), in the same real units. A power of two costs up to one bit.
     always: a power of two also for chips that divide by any integer.
     """
-    if model not in _DIVIDING or not (always or _shifts(profile)):
+    if model not in _DIVIDING or not (always or shifts(profile)):
         return unit
     unit, threshold = np.broadcast_arrays(unit, threshold)
     ratios = (threshold / unit).reshape(-1).tolist()
@@ -66,7 +66,7 @@ def occupied(
     reach = neuron.reach(step, total, steps)
     if isinstance(neuron, Ladder):  # rungs out of reach lie just above it
         return Interval(reach.low, reach.high + 1)
-    if isinstance(neuron, (Window, SigmaDelta, MultiThreshold)) and _shifts(profile):
+    if isinstance(neuron, (Window, SigmaDelta, MultiThreshold)) and shifts(profile):
         # A shift alone has no cap: the levels are subtracted before it, and added after.
         return Interval(reach.low - (neuron.levels + 1) * neuron.threshold, reach.high)
     if not isinstance(neuron, SoftResetIF) or not _kept_apart(profile):
@@ -77,7 +77,8 @@ def occupied(
     return Interval(np.minimum(sums.low - half, step.low), np.maximum(sums.high - half, step.high))
 
 
-def _shifts(profile: Profile) -> bool:
+def shifts(profile: Profile) -> bool:
+    """Does the chip divide by powers of two only?"""
     return profile.features.threshold_division.value == "power-of-two"
 
 

@@ -11,8 +11,9 @@ from torch import nn
 
 import lapilli
 from lapilli.compiler.activations import Clip
+from lapilli.compiler.calibration_options import options_of
 from lapilli.compiler.da_qcfs import da_qcfs
-from lapilli.compiler.da_qcfs_options import DAQCFS, options_of
+from lapilli.compiler.da_qcfs_options import DAQCFS
 from lapilli.compiler.errors import InputError, UnsupportedOperatorError
 from lapilli.compiler.linear import frozen
 from lapilli.compiler.linear.diagonal import Diagonal
