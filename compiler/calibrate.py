@@ -81,8 +81,9 @@ class PopulationRange:
         """
         top, counts, _ = self._table(per_channel)
         bottom, under = self._table_below(per_channel) if low < 0 else (top * 0, counts[:, :0])
-        # A side without values has no say.
-        largest = np.maximum(top / max(high, TINY), bottom / max(-low, TINY))
+        # A side without values has no say, nor has one without counts.
+        above = top / high if high else top * 0
+        largest = np.maximum(above, bottom / max(-low, TINY))
         error = sum(
             _squared_errors(side, tally, np.maximum(largest, TINY), limit)
             for side, tally, limit in ((top, counts, high), (bottom, under, -low))

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
+from lapilli.layers import QCFS
+
 Call = Callable[[Any], Any]
 SLOPES = torch.tensor([0.25, -0.5, 0.0, 1.5])
 BOUNDS = torch.tensor([0.1, 0.2, 0.3, 0.4]).reshape(4, 1, 1)
@@ -55,6 +57,7 @@ CLIPPED: dict[str, list[Call | nn.Module]] = {
     "torch.nn.functional.hardsigmoid": [lambda x: F.hardsigmoid(9 * x)],
 }
 CURVES: dict[str, list[Call | nn.Module]] = {
+    "lapilli.compiler.training.qcfs.QCFS": [QCFS(4), nn.Sequential(nn.Dropout(), QCFS(7, 0.5))],
     "torch.nn.LeakyReLU": [nn.LeakyReLU(), nn.LeakyReLU(-0.5)],
     "torch.nn.functional.leaky_relu": [lambda x: F.leaky_relu(x, 0.2)],
     "torch.nn.functional.leaky_relu_": [lambda x: F.leaky_relu_(2 * x, 0.2)],

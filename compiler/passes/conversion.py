@@ -62,7 +62,9 @@ def count_range(seen: PopulationRange, levels: int) -> tuple[int, int]:
     bottom, top = max(-float(seen.minimum.min()), 0.0), max(float(seen.maximum.max()), 0.0)
     if bottom == 0:
         return 0, levels
-    below = int(np.clip(half_up(levels * bottom / (bottom + top)), 1, max(levels - 1, 1)))
+    if levels == 1:  # one side has to do without
+        return (0, 1) if top >= bottom else (-1, 0)
+    below = int(np.clip(half_up(levels * bottom / (bottom + top)), 1, levels - 1))
     return -below, levels - below
 
 
@@ -125,9 +127,11 @@ def line_steps(
     low, high = count_range(seen, levels)
     if low < 0 < high and not math.isfinite(clip.low):  # so that zero is a count, too
         step = step_sizes(seen, low, high, rule)
-        return frozen(low * step), step
+        if (high * step <= clip.high).all():  # where the other side is no longer than this one
+            return frozen(low * step), step
     bottom = clip.low if math.isfinite(clip.low) else min(float(seen.minimum.min()), 0.0)
     top = np.minimum(step_sizes(seen, 0, levels, rule) * levels, clip.high)
+    top = np.where(top > bottom, top, min(bottom + 1.0, clip.high))  # where it never left bottom
     return frozen(bottom), frozen((top - bottom) / levels)
 
 

@@ -188,7 +188,9 @@ def _line(drive: Affine, node: Activate) -> Affine:
 
 
 def _on_plane(linear: LinearMap, plane: tuple[int, ...]) -> LinearMap:
-    """A map of channels, on images of another size."""
+    """A map that picks channels, on images of another size."""
+    if isinstance(linear, Diagonal):  # of ones, however many it was written with
+        linear = replace(linear, weight=frozen(1.0))
     return replace(
         linear, in_shape=(linear.in_shape[0], *plane), out_shape=(linear.out_shape[0], *plane)
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from lapilli.compiler.activations import Clip, staircase_top
-from lapilli.compiler.linear import frozen
+from lapilli.compiler.linear import Array, frozen
 from lapilli.compiler.passes.conversion import (
     ClipRule,
     count_range,
@@ -27,6 +27,10 @@ from lapilli.compiler.spiking import Model, SpikingPopulation, pool, readout
 
 if TYPE_CHECKING:
     from lapilli.compiler.calibrate import PopulationRange, Ranges
+
+
+ROUNDING = 1e-6
+"""Of float32 activity: it ends where the activation says, but for so much."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,16 @@ def _counting(
     if p.role == "product":
         return replace(straight, model="product")
     assert p.activation is not None
-    if isinstance(p.activation, Clip) and _from_zero(p.activation):
+    if isinstance(p.activation, Clip) and _saturates(p.activation, high * step):
         return straight
     return replace(straight, model="ladder", rungs=rungs(p.activation, low, high, step))
 
 
-def _from_zero(clip: Clip) -> bool:
-    """Does the neuron's own saturation say it all? Counts then end where the activity does."""
-    return clip.low in (0.0, -math.inf) and clip.high > 0
+def _saturates(clip: Clip, largest: Array) -> bool:
+    """Does the neuron's own saturation say it all? Counts then end where the activity does.
+
+    largest: the activity of the largest count, which may lie far above the activity's own end where
+    the other side is longer: clamp(max=1) of -50 .. 1 in steps of 10.
+    """
+    beyond = largest > clip.high * (1 + ROUNDING)
+    return clip.low in (0.0, -math.inf) and clip.high > 0 and not beyond.any()

@@ -28,6 +28,7 @@ from lapilli.compiler.errors import (
     NetlistError,
     UnsupportedOperatorError,
 )
+from lapilli.compiler.frontend import Network
 from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.passes import METHODS
 from lapilli.compiler.populations import PopulationGraph
@@ -124,14 +125,14 @@ def test_observe_sees_every_pass_in_order(coding: str) -> None:
         "compensate", "quantise",
     ]  # fmt: skip
     types = [
-        *(nn.Module, ir.Graph, ir.Graph, ir.Graph, PopulationGraph, Ranges),
+        *(Network, ir.Graph, ir.Graph, ir.Graph, PopulationGraph, Ranges),
         *(SpikingGraph, SpikingGraph, Netlist),
     ]
     for (_, before, after), first, then in zip(seen, types[:-1], types[1:], strict=True):
         assert isinstance(before, first)
         assert isinstance(after, then)
     assert seen[-1][2] is artifact.netlist
-    changed = seen[5][1] is not seen[5][2]
+    changed = seen[6][1] is not seen[6][2]
     assert changed == (method != "rate"), "rate coding is not compensated unless asked to"
 
 

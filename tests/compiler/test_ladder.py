@@ -21,6 +21,7 @@ PARAMETERS: dict[str, tuple[object, ...]] = {
     "softshrink": (0.5,),
     "hardshrink": (0.5,),
     "threshold": (0.25, -0.5),
+    "qcfs": (1.5, 4.0),
     "clip": ([-1.0, -0.5, 0.0], [0.25, 1.0, 2.0]),
 }
 CASES: dict[str, Activation] = {

@@ -52,7 +52,9 @@ def test_every_counting_population_has_one_and_levels_lower_it() -> None:
     assert list(few) == [
         *("silu", "relu", "sigmoid", "mul", "hardswish", "hardsigmoid", "mul_1", "pow"),
     ]
-    assert all(many[name] < few[name] for name in few)
+    # A gate that hardly moves may lie on a count by chance.
+    for name in ("silu", "relu", "mul", "hardswish", "mul_1", "pow"):
+        assert many[name] < few[name] / 4
     assert 0.02 < few["silu"] < 0.5
 
 
