@@ -119,13 +119,28 @@ def _bend(slope: Array) -> tuple[float, ...]:
     return (0.0,) if (slope < 0).any() else ()
 
 
+def _drop(beta: Array, threshold: Array) -> tuple[float, ...]:
+    """Softplus falls where it turns into a line early: by log(1 + exp(-threshold)) / beta."""
+    if np.logaddexp(0.0, -float(threshold)) < NEGLIGIBLE:
+        return ()
+    at = float(threshold) / float(beta)
+    width = NEGLIGIBLE**2 * max(abs(at), 1.0)
+    return at - width, at + width
+
+
+NEGLIGIBLE = 1e-6
+"""A fall that no count is fine enough to show."""
+
 CURVES: dict[str, CurveKind] = {
     "qcfs": CurveKind(lambda x, top, levels: evaluate_qcfs(x, top, levels, torch.floor)),
     "sigmoid": CurveKind(torch.sigmoid),
     "tanh": CurveKind(torch.tanh),
     "softplus": CurveKind(
         # Beyond `threshold` torch is linear, to avoid an overflow that float64 does not have.
-        lambda x, beta, threshold: torch.where(x * beta > threshold, x, F.softplus(x * beta) / beta)
+        lambda x, beta, threshold: torch.where(
+            x * beta > threshold, x, F.softplus(x * beta) / beta
+        ),
+        _drop,
     ),
     "leaky_relu": CurveKind(lambda x, slope: torch.where(x >= 0, x, slope * x), _bend),
     "elu": CurveKind(

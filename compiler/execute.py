@@ -207,11 +207,14 @@ def _gathering(linear: LinearMap, device: torch.device) -> _Apply:
 
 @final
 class FloatExecutor:
-    """Runs a PopulationGraph in float32: what the legalised network computes before conversion."""
+    """Runs a PopulationGraph in floats: what the legalised network computes before conversion."""
 
-    def __init__(self, graph: PopulationGraph, device: torch.device):
+    def __init__(
+        self, graph: PopulationGraph, device: torch.device, dtype: torch.dtype = torch.float32
+    ):
         self._graph = graph
         self._device = device
+        self._dtype = dtype
         self._pools = {p.name for p in graph.populations if p.role == "max"}
         self._keeps = sum(c.map.weight.size for c in graph.connections) <= KEPT
         self._maps: dict[int, TorchMap | TorchMax] = {}
@@ -239,7 +242,7 @@ class FloatExecutor:
             if c.target in self._pools:
                 found = TorchMax(c.map, self._device)
             else:
-                found = TorchMap(c.map, torch.float32, self._device)
+                found = TorchMap(c.map, self._dtype, self._device)
             if self._keeps:
                 self._maps[id(c)] = found
         return found
@@ -253,7 +256,7 @@ class FloatExecutor:
             return read[0]
         if p.role == "product":
             return read[0] * read[1]
-        return sum(read, as_tensor(p.bias, torch.float32, self._device))
+        return sum(read, as_tensor(p.bias, self._dtype, self._device))
 
 
 def active(p: Population, drive: Tensor) -> Tensor:

@@ -156,9 +156,12 @@ class Netlist:
 
     @property
     def has_quantised_ann(self) -> bool:
-        """Does every neuron model say what the unit of a quantised ANN makes of a whole window?"""
-        default = NeuronModel.quantised
-        return all(type(p.neuron).quantised is not default for p in self.populations)
+        """Does every neuron model say what the unit of a quantised ANN makes of a whole window?
+
+        There is none of a population that drives itself: its whole drive contains its own spikes.
+        """
+        looped = any(c.recurrent for c in self.connections)
+        return not looped and all(p.neuron.has_unit(self.steps) for p in self.populations)
 
     @property
     def one_pass(self) -> bool:

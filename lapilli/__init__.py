@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from lapilli import methods as methods
+    from lapilli.blame_report import Blame
     from lapilli.compiler import Observe
     from lapilli.compiler.artifact import Artifact
     from lapilli.compiler.da_qcfs_options import DAQCFS
@@ -213,6 +214,27 @@ def estimate_events(
         ann_macs=dict(artifact.provenance.ann_macs),
         graded=netlist.graded,
     )
+
+
+def blame(
+    model: torch.nn.Module | torch.export.ExportedProgram | Network | str | Path,
+    artifact: Artifact,
+    images: Images,
+    labels: npt.NDArray[Any] | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Blame:
+    """Where accuracy is lost, per layer and per stage; see `lapilli.blame_report.blame`.
+
+    model: what the artifact was compiled from, or the path of its .pt2 or .onnx file.
+    """
+    from lapilli.blame_report import blame as measure
+
+    if isinstance(model, (str, Path)):
+        from lapilli.compiler.frontend import network_file
+
+        model = network_file(Path(model))
+    return measure(model, artifact, _array(images), labels, progress=progress)
 
 
 def place(artifact: Artifact, *, profile: str | Path | Profile | None = None) -> Placement:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lapilli import cli_outputs, terminal
+from lapilli.cli_blame import blame
 from lapilli.cli_export import export
 from lapilli.cli_operators import operators
 from lapilli.failures import exit_code_of
@@ -44,6 +45,7 @@ def group() -> None:
     """Compile trained PyTorch networks to integer spiking networks; run, verify, price them."""
 
 
+group.add_command(blame)
 group.add_command(export)
 group.add_command(operators)
 

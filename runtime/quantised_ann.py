@@ -13,6 +13,7 @@ from typing import final
 
 import numpy as np
 
+from lapilli.compiler.errors import NetlistError
 from lapilli.compiler.linear import Array, LinearMap
 from lapilli.compiler.netlist import Netlist, Population
 from lapilli.compiler.numerics import Int64Array, shift_left
@@ -27,8 +28,10 @@ NAME = "quantised-ann"
 def run(netlist: Netlist, inputs: Int64Array, *, progress: Progress | None = None) -> Trace:
     """Counts and readouts of the quantised ANN for integer inputs, as `run` takes them.
 
-    Raises NetlistError for neurons whose count does not follow from their whole drive.
+    Raises NetlistError for neurons whose count does not follow from their whole drive, and for
+    populations that drive themselves.
     """
+    _check_forward(netlist)
     drives = Drives(netlist)
     parts: list[dict[str, Array]] = []
     for start in range(0, len(inputs), BATCH):
@@ -46,6 +49,18 @@ def run(netlist: Netlist, inputs: Int64Array, *, progress: Progress | None = Non
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     readouts = {p.name: whole.pop(p.name) for p in netlist.outputs}
     return Trace(NAME, real_outputs(netlist, readouts), whole, readouts)
+
+
+def _check_forward(netlist: Netlist) -> None:
+    looped = next((c for c in netlist.connections if c.recurrent), None)
+    if looped is not None:
+        raise NetlistError(
+            f"{looped.source} -> {looped.target}",
+            "the quantised ANN is one pass from input to outputs",
+            found="a population that drives itself",
+            allowed="drive from populations before it",
+            remedy="Run the network on the reference engine.",
+        )
 
 
 def _maxima(linear: LinearMap, counts: Array) -> Iterator[tuple[Int64Array, Array]]:

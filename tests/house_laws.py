@@ -55,6 +55,7 @@ TORCH_HOMES = [
     "lapilli.compiler.calibrate",
     "lapilli.compiler.compensate",
     "lapilli.compiler.da_qcfs",
+    "lapilli.compiler.dequantise",
     "lapilli.compiler.capture",
     "lapilli.compiler.reconstruction",
     "lapilli.compiler.training",

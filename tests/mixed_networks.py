@@ -56,7 +56,7 @@ class Gated(nn.Module):
 
 
 class Curved(nn.Module):
-    """Curves of every kind, per channel and shared, on maps and on vectors."""
+    """Curves of every kind, per channel and shared, on maps, one mirrored, and on vectors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Curved(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.prelu(self.first(x))
-        x = x + torch.tanh(self.second(x))
+        x = x + torch.tanh(self.second(x)).flip(3)
         x = functional.leaky_relu(functional.avg_pool2d(x, 3), 0.1)
         y = functional.mish(self.third(x.flatten(1)))
         y = functional.gelu(3 * self.fourth(y)) - functional.softplus(y) + 0.7

@@ -115,6 +115,10 @@ class NeuronModel(ABC):
             remedy="Run the network on the reference engine.",
         )
 
+    def has_unit(self, steps: int) -> bool:
+        """Does a unit of the quantised ANN (`quantised`) stand for it in a window of `steps`?"""
+        return type(self).quantised is not NeuronModel.quantised
+
     def final_state(self, total: Int64Array, count: Int64Array, steps: int) -> Int64Array | None:
         """v after a window whose drive adds up to `total` and in which `count` was sent.
 

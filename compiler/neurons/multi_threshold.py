@@ -54,10 +54,14 @@ class MultiThreshold(NeuronModel):
 
     def quantised(self, total: Int64Array, steps: int) -> Int64Array:
         """Exact for one step, and for drive that is the same in every step."""
-        if self.decay and steps > 1:
+        if not self.has_unit(steps):
             return super().quantised(total, steps)
         start = self.leak(integers(self.initial)) + steps * self.bias
         return integers(np.clip((start + total) // self.threshold, 0, steps * self.levels))
+
+    def has_unit(self, steps: int) -> bool:
+        # A leak weighs every step's drive differently: the whole of it does not say the count.
+        return not self.decay or steps == 1
 
     def settled(self, last: int, steps: int) -> bool:
         return steps == 1

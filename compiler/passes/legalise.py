@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import final
 
@@ -16,7 +17,16 @@ from lapilli.compiler.layers.activation import Activate
 from lapilli.compiler.layers.arithmetic import Product
 from lapilli.compiler.layers.max_pooling import MaxPool
 from lapilli.compiler.layers.separable import broadcast
-from lapilli.compiler.linear import Conv, Diagonal, LinearMap, Shape, frozen, identity
+from lapilli.compiler.linear import (
+    Conv,
+    Dense,
+    Diagonal,
+    LinearMap,
+    Shape,
+    Sparse,
+    frozen,
+    identity,
+)
 from lapilli.compiler.populations import Connection, Population, PopulationGraph, Role
 
 
@@ -138,14 +148,34 @@ class _Legalisation:
     def _product(self, node: Product, *operands: Affine) -> Affine:
         factors = []
         for index, (operand, shape) in enumerate(zip(operands, node.factors, strict=True)):
-            factor = operand
-            if not self._is_activity(operand):
+            found = self._factor(operand, shape, node) if self._is_activity(operand) else None
+            if found is None:
                 name = f"{node.name}.factor{index}"
-                factor = self._activity(name, operand, Clip(), node.where)
-            ((source, linear),) = factor.terms
-            spread = broadcast(shape, node.shape)
-            factors.append((source, linear if spread is None else compose(spread, linear)))
+                # With all axes, so that its channels are those of the product, or one for all.
+                full = (1,) * (len(node.shape) - len(shape)) + shape
+                own = self._activity(name, operand.viewed(full), Clip(), node.where)
+                found = self._factor(own, full, node)
+            assert found is not None, "channels of a factor are channels of the product"
+            factors.append(found)
         return self._start(node.name, "product", node.shape, node.where, tuple(factors))
+
+    def _factor(self, operand: Affine, shape: Shape, node: Product) -> tuple[str, LinearMap] | None:
+        """What one factor reads and how; None where channels of the product mix channels of it.
+
+        Counts may have a step per channel, and those of the product must all have the same.
+        """
+        ((source, linear),) = operand.terms
+        spread = broadcast(shape, node.shape)
+        linear = linear if spread is None else compose(spread, linear)
+        channels = self._populations[source].shape
+        ends = linear.in_shape[0], linear.out_shape[0]
+        if len(channels) == 1 or (
+            not isinstance(linear, (Sparse, Dense)) and ends == (channels[0], node.shape[0])
+        ):
+            return source, linear
+        read = linear.to_sparse().indices // math.prod(channels[1:])
+        rows = read.reshape(node.shape[0], -1)
+        return (source, linear) if (rows == rows[:, :1]).all() else None
 
     def _is_activity(self, operand: Affine) -> bool:
         """Is every number the activity of one neuron, as it is?"""

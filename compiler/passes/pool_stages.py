@@ -102,7 +102,8 @@ def _axis_stages(linear: Conv, axis: int, inputs: int) -> list[Conv]:
     """
     width, out = linear.kernel[axis], linear.out_shape[axis + 1]
     stride = linear.stride[axis] if out > 1 else 0
-    if width == 1 and linear.stride[axis] == 1 and not linear.padding[axis]:
+    whole = out == linear.in_shape[axis + 1]  # a stride that nothing follows is kept nowhere
+    if width == 1 and linear.stride[axis] == 1 and not linear.padding[axis] and whole:
         return []
     taps: list[list[int]] = []
     reach = 1

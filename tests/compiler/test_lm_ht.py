@@ -16,6 +16,7 @@ import sample_networks
 from torch import nn
 
 import lapilli
+from lapilli import reports
 from lapilli.compiler.artifact import Artifact
 from lapilli.compiler.errors import InputError, NetlistError, UnsupportedOperatorError
 from lapilli.compiler.linear import Array, Dense, frozen
@@ -357,3 +358,16 @@ def test_lava_computes_the_same() -> None:
     found = lapilli.verify(compiled("residual", LMHT(levels=3, steps=2, keep=0.9)), x)
     assert found.first_difference is None
     assert found.ok
+
+
+@pytest.mark.parametrize(("keep", "compared"), [(1.0, 5), (0.9, 0)])
+def test_a_run_reports_agreement_where_there_is_a_quantised_network(
+    keep: float, compared: int
+) -> None:
+    """With a leak there is none, and the run does not fail for want of it."""
+    net = compiled("vectors", LMHT(levels=3, steps=2, keep=keep))
+    assert net.netlist.has_quantised_ann == bool(compared)
+    done = reports.evaluate(net, sample_networks.images("vectors", 5, seed=3))
+    assert done.compared == compared
+    assert done.agree <= compared
+    assert compiled("vectors", LMHT(levels=3, steps=1, keep=keep)).netlist.has_quantised_ann

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from types import ModuleType
 from typing import get_args
 
+import mixed_networks
 import netlists
 import numpy as np
 import oracles
@@ -21,7 +24,7 @@ from lapilli.compiler.frontend import capture, evaluation_copy
 from lapilli.compiler.layers import MEANING
 from lapilli.compiler.linear import FORMS
 from lapilli.compiler.netlist import Netlist
-from lapilli.compiler.neurons import MODELS, SoftResetIF, Source
+from lapilli.compiler.neurons import MODELS, MultiThreshold, SignedIF, SoftResetIF, Source
 from lapilli.compiler.numerics import Int64Array
 from lapilli.runtime import quantise_input, quantised_ann, reference
 from lapilli.runtime.metrics import PopulationEvents
@@ -31,16 +34,28 @@ IMAGES = 3
 TORCH_CASES = [
     (name, method) for name in sample_networks.NETWORKS for method in sample_networks.METHODS
 ]
+MIXED_CASES = [
+    (name, method) for name in mixed_networks.NETWORKS for method in mixed_networks.METHODS
+]
 RANDOM_CASES = [(c, seed) for c in ALL_CODINGS for seed in range(4 if c in CODINGS else 1)]
-CASES = [*TORCH_CASES, *RANDOM_CASES]
+CASES = [*TORCH_CASES, *MIXED_CASES, *RANDOM_CASES]
+
+
+def networks_of(name: str) -> ModuleType:
+    """Where the torch network of that name is made."""
+    return mixed_networks if name in mixed_networks.NETWORKS else sample_networks
 
 
 @functools.cache
 def case(kind: str, which: object) -> tuple[Netlist, Int64Array, oracles.Result]:
     """A netlist, integer inputs for it, and what the naive loops make of them."""
     if isinstance(which, str):
-        netlist = sample_networks.compiled(kind, which).netlist
-        images = sample_networks.images(kind, IMAGES, seed=5)
+        if kind in mixed_networks.NETWORKS:
+            options, profile = mixed_networks.METHODS[which]
+            netlist = mixed_networks.compiled(kind, options, profile).netlist
+        else:
+            netlist = sample_networks.compiled(kind, which).netlist
+        images = networks_of(kind).images(kind, IMAGES, seed=5)
         inputs, clipped = quantise_input(netlist, images)
         assert clipped < inputs.size / 10
     else:
@@ -61,9 +76,10 @@ def names(netlist: Netlist) -> tuple[list[str], list[str], list[str]]:
 
 def test_every_layer_form_and_model_occurs() -> None:
     nodes, found_forms, found_models = set(), set(), set()
-    for name in sample_networks.NETWORKS:
-        model = evaluation_copy(sample_networks.network(name))
-        nodes |= {type(node) for node in capture(model, sample_networks.images(name, 3))}
+    for name in (*sample_networks.NETWORKS, *mixed_networks.NETWORKS):
+        made_in = networks_of(name)
+        model = evaluation_copy(made_in.network(name))
+        nodes |= {type(node) for node in capture(model, made_in.images(name, 3))}
     for kind, which in CASES:
         netlist, *_ = case(kind, which)
         found_forms |= {type(c.map) for c in netlist.connections}
@@ -137,40 +153,56 @@ def test_events_are_exact(kind: str, which: object) -> None:
 
 UNSETTLED = ("rate", "hard", "signed", "multi", "or", "max", "lif", "train")
 UNSETTLED += ("lava-delta", "lava-sigma-delta")
-SETTLED = [coding for coding in ALL_CODINGS if coding not in UNSETTLED]
-QUANTISED = [c for c in CASES if c in TORCH_CASES or c[0] in (*SETTLED, "rate")]
-UNITLESS = ("hard", "lif", "lava-delta", "lava-sigma-delta")
+UNSETTLED += ("rate per channel", "fast-snn as published", "lm-ht")
+UNITLESS = ("hard", "lif", "lava-delta", "lava-sigma-delta", "lm-ht", "train")
+EVEN = (SoftResetIF, SignedIF, MultiThreshold)
+"""Models that count a drive that is the same in every step as the quantised ANN does."""
 
 
-def test_the_codings_that_settle() -> None:
-    for coding, seed in RANDOM_CASES:
-        netlist, *_ = case(coding, seed)
-        assert netlist.settles == (coding in SETTLED), coding
+def coding_of(kind: str, which: object) -> str:
+    """The coding of a random netlist, the method of a compiled one."""
+    return which if isinstance(which, str) else kind
 
 
-@pytest.mark.parametrize("coding", UNITLESS)
-def test_the_quantised_ann_has_no_unit_for_others(coding: str) -> None:
-    netlist, inputs, _ = case(coding, 0)
-    with pytest.raises(NetlistError, match="the quantised ANN has a unit for every neuron model"):
-        quantised_ann.run(netlist, inputs)
+def test_what_settles_and_what_has_a_quantised_ann() -> None:
+    """The other tests ask the netlists themselves; here it is said which ones they are."""
+    for kind, which in CASES:
+        netlist, *_ = case(kind, which)
+        coding = coding_of(kind, which)
+        assert netlist.settles == (coding not in UNSETTLED), (kind, which)
+        assert netlist.has_quantised_ann == (coding not in UNITLESS), (kind, which)
 
 
-@pytest.mark.parametrize(("kind", "which"), QUANTISED)
-def test_the_quantised_ann_equals_window_networks_everywhere(kind: str, which: object) -> None:
+@pytest.mark.parametrize(("kind", "which"), CASES)
+def test_the_quantised_ann_equals_networks_that_settle_everywhere(kind: str, which: object) -> None:
     netlist, inputs, expected = case(kind, which)
+    if not netlist.has_quantised_ann:
+        looped = coding_of(kind, which) == "train"
+        rule = "is one pass from input to outputs" if looped else "has a unit for every neuron"
+        with pytest.raises(NetlistError, match=f"the quantised ANN {rule}"):
+            quantised_ann.run(netlist, inputs)
+        return
     ann = quantised_ann.run(netlist, inputs)
     spiking, _, readouts = names(netlist)
     assert (list(ann.counts), list(ann.readouts)) == (spiking, readouts)
-    if any(isinstance(p.neuron, SoftResetIF) for p in netlist.populations):
-        # Rate coding: on a constant drive alone; behind that, in the limit only.
-        even = {netlist.input.name}
-        spiking = [n for n in spiking if {c.source for c in netlist.into(n)} <= even]
-        assert len(spiking) > 1
+    if not netlist.settles:
+        # On a constant drive alone; behind that, in the limit only.
+        spiking = [name for name in spiking if driven_evenly(netlist, name)]
+        assert len(spiking) > 1 or coding_of(kind, which) in ("or", "max")
         readouts = []
     for name in spiking:
         np.testing.assert_array_equal(ann.counts[name], expected.spikes[name].sum(axis=1), name)
     for name in readouts:
         np.testing.assert_array_equal(ann.readouts[name], expected.states[name][:, -1], name)
+
+
+def driven_evenly(netlist: Netlist, name: str) -> bool:
+    """Is it the input, or does it get the same drive in every step and count as `EVEN` models do?"""
+    if name == netlist.input.name:
+        return True
+    sources = {c.source for c in netlist.into(name)}
+    held = netlist.source.timing == "held" and sources == {netlist.input.name}
+    return held and isinstance(netlist[name].neuron, EVEN)
 
 
 @pytest.mark.parametrize("method", sample_networks.METHODS)
@@ -183,12 +215,16 @@ def test_batches_do_not_show(method: str) -> None:
     assert calls == sorted(calls)
     assert len(calls) > 1
     assert calls[-1] == (150, 150)
-    ann_calls: list[tuple[int, int]] = []
-    ann = quantised_ann.run(artifact.netlist, inputs, progress=lambda *c: ann_calls.append(c))
-    assert ann_calls[-1] == (150, 150)
+    runs: list[tuple[Callable[..., Trace], Trace]] = [(reference.run, whole)]
+    if artifact.netlist.has_quantised_ann:
+        ann_calls: list[tuple[int, int]] = []
+        ann = quantised_ann.run(artifact.netlist, inputs, progress=lambda *c: ann_calls.append(c))
+        assert ann_calls[-1] == (150, 150)
+        runs.append((quantised_ann.run, ann))
     few = np.array([0, 63, 64, 65, 149])
-    for run, trace in ((reference.run, whole), (quantised_ann.run, ann)):
-        part: Trace = run(artifact.netlist, inputs[few])
+    for run, trace in runs:
+        part = run(artifact.netlist, inputs[few])
+        assert part.counts
         for name, count in part.counts.items():
             np.testing.assert_array_equal(count, trace.counts[name][few])
 
