@@ -189,6 +189,19 @@ def test_rates_are_measured_and_time_costs_what_the_quantised_network_does_not()
     assert ratios["executed"] < ratios["together"]
 
 
+def test_random_spikes_are_exact_on_average_and_files_serve_as_models(tmp_path: Path) -> None:
+    model, images = sample("residual")
+    method = lapilli.methods.Rate(steps=16, input="poisson")
+    artifact = lapilli.compile(model, calibration=images, method=method)
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(model, (torch.from_numpy(images),)), path)
+    found = lapilli.blame(path, artifact, images)
+    ratios = outputs_db(found)
+    assert ratios["input"] == math.inf
+    assert found.report()["stages"][0]["output_db"] is None
+    assert ratios["executed"] < ratios["together"]
+
+
 def refused(model: nn.Module, artifact: Artifact, images: np.ndarray[Any, Any]) -> InputError:
     with pytest.raises(InputError) as caught:
         lapilli.blame(model, artifact, images)
@@ -205,6 +218,9 @@ def test_other_networks_images_and_neurons_are_refused() -> None:
     method = lapilli.methods.Rate(steps=8, reset="zero")
     zero = lapilli.compile(model, calibration=images, method=method)
     assert "whole drive" in refused(model, zero, images).rule
+    method = lapilli.methods.LMHT(levels=4, steps=2, mixing="causal")
+    unrolled = lapilli.compile(model, calibration=images, method=method)
+    assert ".t0" in str(refused(model, unrolled, images).found)
 
 
 def test_a_network_that_is_wired_otherwise_is_refused() -> None:
