@@ -8,18 +8,20 @@ reconstruction, neurons, netlist, schedule, passes/quantise, artifact.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, final
 
 if TYPE_CHECKING:
     import torch
 
     from lapilli.compiler.artifact import Artifact
     from lapilli.compiler.calibrate import Ranges
+    from lapilli.compiler.calibration_options import Calibration
     from lapilli.compiler.da_qcfs_options import DAQCFS
     from lapilli.compiler.frontend import Network
     from lapilli.compiler.ir import Graph
     from lapilli.compiler.numerics import FloatArray
+    from lapilli.compiler.populations import PopulationGraph
     from lapilli.compiler.reconstruction.options import Reconstruct
     from lapilli.compiler.spiking import SpikingGraph
     from lapilli.hardware_profiles import Profile
@@ -57,71 +59,34 @@ def compile_model(
     from lapilli.compiler import artifact
     from lapilli.compiler.calibrate import calibrate as measure
     from lapilli.compiler.calibrate import check_images
-    from lapilli.compiler.calibration_options import options_of, recorded
-    from lapilli.compiler.compensate import compensate
-    from lapilli.compiler.da_qcfs import da_qcfs
-    from lapilli.compiler.da_qcfs_options import DAQCFS
+    from lapilli.compiler.calibration_options import options_of
     from lapilli.compiler.frontend import network_of
     from lapilli.compiler.passes import METHODS, method_of
-    from lapilli.compiler.passes.legalise import legalise
     from lapilli.compiler.passes.quantise import quantise
-    from lapilli.compiler.passes.reorder_pools import reorder_pools
-    from lapilli.compiler.passes.split_joins import split_joins
-    from lapilli.compiler.reconstruction.options import Reconstruct
-    from lapilli.compiler.reconstruction.training import reconstruct
 
-    def stage(name: str) -> Callable[[int, int], None] | None:
-        return None if progress is None else lambda n, total: progress(name, n, total)
-
-    def done(name: str, before: Any, after: Any) -> None:
-        if observe is not None:
-            observe(name, before, after)
-
+    told = _Told(observe, progress)
     name = method_of(method)
     correction = options_of(METHODS[name].calibrate if calibrate is None else calibrate)
     check_images(calibration, "calibration set")
     network = network_of(model)
     graph = network.capture(calibration)
-    done("capture", network, graph)
-    ordered = reorder_pools(graph)
-    ordered.verify()
-    done("reorder_pools", graph, ordered)
-    joined = split_joins(ordered)
-    joined.verify()
-    done("split_joins", ordered, joined)
-    populations = legalise(joined)
-    populations.verify()
-    done("legalise", joined, populations)
+    told.done("capture", network, graph)
+    populations = _legalised(graph, told)
     ranges = measure(
         populations,
         calibration,
         reference=network.run,
         compared=network.most,
         returned=graph.returned,
-        progress=stage("calibrate"),
+        progress=told.stage("calibrate"),
     )
-    done("calibrate", populations, ranges)
+    told.done("calibrate", populations, ranges)
     spiking = METHODS[name].convert(populations, ranges, method)
     spiking.verify()
-    done(f"convert_{name}", ranges, spiking)
-    report = stage("compensate")
-    if isinstance(correction, DAQCFS):
-        corrected = da_qcfs(spiking, populations, calibration, correction, progress=report)
-    else:
-        simple = correction if isinstance(correction, str) else METHODS[name].calibrate
-        corrected = compensate(spiking, populations, calibration, simple, progress=report)
-    corrected.verify()
-    done("compensate", spiking, corrected)
-    how = recorded(correction)
-    if isinstance(correction, Reconstruct):
-        found = reconstruct(
-            corrected, populations, calibration, correction, profile, progress=stage("reconstruct")
-        )
-        found.spiking.verify()
-        done("reconstruct", corrected, found)
-        corrected, how = found.spiking, {**how, "reconstruct_done": found.steps}
+    told.done(f"convert_{name}", ranges, spiking)
+    corrected, how = _corrected(spiking, populations, calibration, correction, profile, told)
     netlist = quantise(corrected, profile)
-    done("quantise", corrected, netlist)
+    told.done("quantise", corrected, netlist)
     provenance = artifact.Provenance(
         lapilli_version=version("lapilli"),
         torch_version=str(torch.__version__),  # a subclass of str: no plain value
@@ -137,6 +102,75 @@ def compile_model(
         rounding=_rounding(corrected, ranges),
     )
     return artifact.Artifact(netlist, provenance)
+
+
+@final
+@dataclass(frozen=True)
+class _Told:
+    """Whom a compilation tells what."""
+
+    observe: Observe | None
+    progress: Progress | None
+
+    def stage(self, name: str) -> Callable[[int, int], None] | None:
+        """Who is told how far a long stage is."""
+        progress = self.progress
+        return None if progress is None else lambda n, total: progress(name, n, total)
+
+    def done(self, name: str, before: Any, after: Any) -> None:
+        """A pass is over."""
+        if self.observe is not None:
+            self.observe(name, before, after)
+
+
+def _legalised(graph: Graph, told: _Told) -> PopulationGraph:
+    """Graph -> graph -> ... -> populations, each verified."""
+    from lapilli.compiler.passes.legalise import legalise
+    from lapilli.compiler.passes.reorder_pools import reorder_pools
+    from lapilli.compiler.passes.split_joins import split_joins
+
+    for rewrite in (reorder_pools, split_joins):
+        rewritten = rewrite(graph)
+        rewritten.verify()
+        told.done(rewrite.__name__, graph, rewritten)
+        graph = rewritten
+    populations = legalise(graph)
+    populations.verify()
+    told.done("legalise", graph, populations)
+    return populations
+
+
+def _corrected(
+    spiking: SpikingGraph,
+    populations: PopulationGraph,
+    images: FloatArray,
+    correction: Calibration,
+    profile: Profile,
+    told: _Told,
+) -> tuple[SpikingGraph, dict[str, Any]]:
+    """The network with its rounding compensated, and what provenance says of that."""
+    from lapilli.compiler.calibration_options import recorded
+    from lapilli.compiler.compensate import compensate
+    from lapilli.compiler.da_qcfs import da_qcfs
+    from lapilli.compiler.da_qcfs_options import DAQCFS
+    from lapilli.compiler.reconstruction.options import Reconstruct
+    from lapilli.compiler.reconstruction.training import reconstruct
+
+    report, how = told.stage("compensate"), recorded(correction)
+    if isinstance(correction, DAQCFS):
+        corrected = da_qcfs(spiking, populations, images, correction, progress=report)
+    else:  # reconstruction starts from the compensation in closed form
+        simple = "least-squares" if isinstance(correction, Reconstruct) else correction
+        corrected = compensate(spiking, populations, images, simple, progress=report)
+    corrected.verify()
+    told.done("compensate", spiking, corrected)
+    if not isinstance(correction, Reconstruct):
+        return corrected, how
+    report = told.stage("reconstruct")
+    found = reconstruct(corrected, populations, images, correction, profile, progress=report)
+    found.spiking.verify()
+    told.done("reconstruct", corrected, found)
+    return found.spiking, {**how, "reconstruct_done": found.steps}
 
 
 def _rounding(graph: SpikingGraph, ranges: Ranges) -> dict[str, float]:
