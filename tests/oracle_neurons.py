@@ -190,9 +190,13 @@ def _or_gate(n: Neuron, drive: int, tau: int, steps: int) -> int:
 def _rate_max(n: Neuron, drive: int, tau: int, steps: int) -> int:
     n.kept["v"] = saturated(drive)
     spikes = [n.v // 2**k % 2 for k in range(n.model.inputs)]
-    rates = [0] * n.model.inputs if tau == 0 else n.kept["rates"]
-    n.kept["rates"] = [rate + spike for rate, spike in zip(rates, spikes, strict=True)]
-    return spikes[n.kept["rates"].index(max(n.kept["rates"]))]
+    earlier = [[]] if tau == 0 else n.kept["earlier"]
+    n.kept["earlier"] = [*earlier, spikes]
+    sums = [
+        [sum(train) for train in zip(*part, strict=True)]
+        for part in (earlier[1:], n.kept["earlier"][1:])
+    ]
+    return max(sums[1]) - max(sums[0], default=0)
 
 
 def _less(x: int, decay: int) -> int:

@@ -226,7 +226,7 @@ PyOrGate, PyOrGateFloat = models(OrGate, OrGate.MODEL)
 
 @final
 class RateMax(DrivenNeurons):
-    """Passes on the spikes of the input that has fired most in this window; ties: the first one.
+    """Sends as many spikes as the busiest of its inputs has sent in this window, at every step.
 
     a_in = sum of s[k] * 2**k, k < inputs <= 23: synapse k sends 0 or 1 with the exponent k.
     v is the current of this step; counts (inputs, *shape) are the spikes of each input so far.
