@@ -30,10 +30,10 @@ class RateMax(NeuronModel):
 
     The spikes of the pool's inputs come as the bits of one drive, drive = sum of s[k] * 2**k:
     connection k sends 0 or 1 with the exponent k. Higher bits are ignored. v is the drive; counts,
-    one per input, start a window at 0. A maximum grows by one at most, so that at every step as many
-    spikes have been sent as the busiest input had: the count of a window is the maximum, exactly.
-    Rueckauer et al. 2016 let the input of the highest rate through instead, which sends too many
-    spikes where the lead changes: 64 for two inputs that fire 32 times each, in turns.
+    one per input, start a window at 0. A maximum grows by one at most, so that at every step as
+    many spikes have been sent as the busiest input had: the count of a window is the maximum,
+    exactly. Rueckauer et al. 2016 let the input of the highest rate through instead, which sends
+    too many spikes where the lead changes: 64 for two inputs that fire 32 times each, in turns.
     """
 
     POOLS: ClassVar[bool] = True

@@ -4,9 +4,11 @@ Source: LM-HT (Hao et al., NeurIPS 2024), section 4.4: what a step of L threshol
 one threshold get in equal parts, so that they send the same number of spikes. The paper, and its
 code, divide biases by L; integers do not allow that. Here the membranes of the finer network count
 in Ls of the coarser one's: thresholds, starts and synapses that carry spikes are multiplied by L,
-and what flows in every step, biases and the input, stays. So nothing is rounded, and the windows'
-sums agree exactly, unless drive runs both below zero and above L thresholds within a window
-(counterexamples in the tests): the one case in which the paper's theorem does not hold either.
+and what flows in every step, biases and the input, stays. So nothing is rounded. The windows'
+sums agree exactly where drive comes evenly and leaves 0 .. L thresholds on one side at most, and
+where no step of the finer network is driven below zero or by more than its threshold. Spikes of
+earlier layers come unevenly: with signed weights other units may differ, as the paper's theorem
+allows (the tests have counterexamples).
 """
 
 from __future__ import annotations
