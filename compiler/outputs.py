@@ -19,6 +19,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 Kind = Literal["none", "softmax", "log_softmax", "sigmoid", "argmax", "max"]
+VOID = 255
+"""The label of pixels that belong to no class, as segmentation data sets write it."""
 SINGLE = "output"
 """Name of the output of a network that returns one tensor."""
 

@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lapilli.compiler.errors import InputError
-from lapilli.compiler.outputs import Output
+from lapilli.compiler.outputs import VOID, Output
 
 Report = dict[str, Any]
 Array = npt.NDArray[Any]
 Classes = npt.NDArray[np.int64]
-VOID = 255
-"""The label of pixels that belong to no class, as segmentation data sets write it."""
 
 
 def classes(values: Array, sigmoid: bool = False) -> Classes | None:

@@ -76,6 +76,8 @@ THIRD_PARTY: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "lava": ("lava-nc", ["lapilli.runtime.lava"]),
+    "lightning_fabric": ("lightning-fabric", [FRONT_DOOR]),
+    "matplotlib": ("matplotlib", [FRONT_DOOR]),
     "nir": ("nir", ["lapilli.compiler.interchange.nir_file"]),
     "google": ("protobuf", ["lapilli.compiler.capture.onnx_file"]),
     "numpy": ("numpy", list(FOLDERS)),
@@ -89,11 +91,14 @@ THIRD_PARTY: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "PIL": ("pillow", [FRONT_DOOR]),
+    "pydantic": ("pydantic", ["lapilli.compiler.training.recipe_file"]),
     "rich": ("rich", [FRONT_DOOR]),
-    "safetensors": ("safetensors", [FRONT_DOOR]),
+    "safetensors": ("safetensors", ["lapilli.compiler.training.checkpoint", FRONT_DOOR]),
     "scipy": ("scipy", ["lapilli.compiler", "lapilli.runtime"]),
     "sklearn": ("scikit-learn", [FRONT_DOOR]),
+    "tomli": ("tomli", ["lapilli.compiler.training.recipe_file"]),
     "torch": ("torch", [*TORCH_HOMES, FRONT_DOOR]),
+    "torchvision": ("torchvision", ["lapilli.compiler.training.augmentation"]),
 }
 """Imported name -> (distribution that pyproject.toml must declare, modules that may import it)."""
 

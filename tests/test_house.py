@@ -41,7 +41,7 @@ def test_own_code_is_imported_as_lapilli() -> None:
 def test_every_home_is_for_a_declared_dependency() -> None:
     housed = {distribution for distribution, _ in laws.THIRD_PARTY.values()}
     assert laws.declared(ROOT) <= housed
-    assert housed <= laws.declared(ROOT, "lava", "nir", "onnx")
+    assert housed <= laws.declared(ROOT, "lava", "nir", "onnx", "plots", "train")
 
 
 def test_files_fit_a_reader() -> None:

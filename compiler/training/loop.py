@@ -1,0 +1,286 @@
+"""The training loop: stages, epochs, batches, checkpoints. Devices are Lightning Fabric's business.
+
+What a step draws at random depends on the seed and the step's number alone, so that a run which was
+killed goes on from its last checkpoint to the very weights of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from lapilli.compiler.errors import InputError
+from lapilli.compiler.training import checkpoint
+from lapilli.compiler.training.augmentation import Augment, draw_seed
+from lapilli.compiler.training.plan import Plan, Stage
+from lapilli.compiler.training.recipe import Training
+from lapilli.compiler.training.schedule import learning_rate, optimiser_of
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Progress = Callable[[str, int, int], None]
+"""progress(stage, done, total) in batches."""
+
+
+@final
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch came to. loss: mean over its batches; accuracy: share of the held-out images
+    that are classified right, None without any; seconds: of this process."""
+
+    stage: str
+    epoch: int
+    epochs: int
+    loss: float
+    accuracy: float | None
+    seconds: float
+
+
+Report = Callable[[Epoch], None]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """images: (N, ...) as `prepare` takes them; labels: (N, ...); prepare: normalises a batch."""
+
+    images: Tensor
+    labels: Tensor
+    augment: Augment
+    prepare: Callable[[Tensor], Tensor]
+
+
+@final
+@dataclass(eq=False)
+class _Place:
+    """Where a run is: the batch to come, what the epoch's losses so far add up to, what is over."""
+
+    stage: int = 0
+    epoch: int = 0
+    batch: int = 0
+    loss: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def fit(
+    plan: Plan,
+    training: Training,
+    examples: Examples,
+    fabric: Fabric,
+    *,
+    run: bytes = b"",
+    checkpoint_file: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    report: Report | None = None,
+) -> list[Epoch]:
+    """Carry the plan out; the epochs, those before an interruption included.
+
+    run: identifies the run to its checkpoint (`checkpoint.run_digest`). Raises InputError for a
+    checkpoint of another run, and for a batch that the devices cannot share equally.
+    """
+    _check_batch(training, len(examples.images) - training.held_out, fabric.world_size)
+    with torch.random.fork_rng():
+        runner = _Runner(plan, training, examples, fabric, run, checkpoint_file, progress, report)
+        runner.run()
+    return [Epoch(**row) for row in runner.place.history]
+
+
+@final
+class _Runner:
+    def __init__(
+        self,
+        plan: Plan,
+        training: Training,
+        examples: Examples,
+        fabric: Fabric,
+        run: bytes,
+        checkpoint_file: str | os.PathLike[str] | None,
+        progress: Progress | None,
+        report: Report | None,
+    ) -> None:
+        self.plan, self.training, self.examples, self.fabric = plan, training, examples, fabric
+        self.run_id, self.file = run, checkpoint_file
+        self.progress, self.report = progress, report
+        self.count = len(examples.images) - training.held_out
+        self.batches = max(self.count // training.batch, 1)
+        self.place = _Place()
+        self.saved = time.monotonic()
+
+    def run(self) -> None:
+        resumed = None if self.file is None else checkpoint.read(self.file, self.run_id)
+        if resumed is not None:
+            self.place = _Place(**resumed["place"])
+            self._load(resumed)
+        while self.place.stage < len(self.plan.stages):
+            stage = self.plan.stages[self.place.stage]
+            stage.begin()
+            self._stage(stage, resumed)
+            resumed = None
+            stage.end()
+            self.place.stage, self.place.epoch = self.place.stage + 1, 0
+            self._save(None)
+
+    def _stage(self, stage: Stage, resumed: dict[str, Any] | None) -> None:
+        moments = None if resumed is None else resumed["optimiser"]
+        if resumed is not None and moments is not None:  # what begin changed has been trained since
+            self._load(resumed)
+        trained = [p for p in stage.objective.parameters() if p.requires_grad]
+        optimiser = optimiser_of(self.training, trained, stage.rate)
+        if any(p.ndim == 4 for p in stage.objective.parameters()):  # is faster
+            stage.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        objective, wrapped = self.fabric.setup(stage.objective, optimiser)
+        if moments is not None:  # on the device by now
+            optimiser.load_state_dict(moments)
+        first = self.place.epoch
+        for epoch in range(first, stage.epochs):
+            self.place.epoch = epoch
+            self._epoch(stage, objective, wrapped, optimiser)
+
+    def _epoch(self, stage: Stage, objective: Any, wrapped: Any, optimiser: Any) -> None:
+        started, place = time.monotonic(), self.place
+        objective.train()
+        whole = stage.epochs * self.batches
+        for x, y in self._loader():
+            done = place.epoch * self.batches + place.batch
+            rate = stage.rate * learning_rate(self.training, done / whole)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            torch.manual_seed(
+                draw_seed(
+                    *(self.training.seed, place.stage, place.epoch, place.batch),
+                    self.fabric.global_rank,
+                )
+            )
+            loss = objective(self.examples.prepare(x), y)
+            self.fabric.backward(loss)
+            if self.training.clip_norm:
+                self.fabric.clip_gradients(objective, wrapped, max_norm=self.training.clip_norm)
+            wrapped.step()
+            wrapped.zero_grad()
+            place.loss += float(loss.detach())
+            place.batch += 1
+            self.fabric.log_dict({"loss": float(loss.detach()), "rate": rate}, step=done)
+            if self.progress is not None:
+                self.progress(stage.name, done + 1, whole)
+            if time.monotonic() - self.saved > self.training.checkpoint_s:
+                self._save(optimiser)
+        self._end_epoch(stage, time.monotonic() - started)
+        self._save(optimiser)
+
+    def _end_epoch(self, stage: Stage, seconds: float) -> None:
+        place = self.place
+        mean = float(self.fabric.all_reduce(torch.tensor(place.loss / self.batches)))  # type: ignore[arg-type]
+        row = Epoch(stage.name, place.epoch + 1, stage.epochs, mean, self._accuracy(), seconds)
+        place.history.append({**row.__dict__})
+        place.epoch, place.batch, place.loss = place.epoch + 1, 0, 0.0
+        if self.report is not None:
+            self.report(row)
+
+    def _accuracy(self) -> float | None:
+        """Of the held-out images."""
+        if not self.training.held_out:
+            return None
+        images, labels = self.examples.images[self.count :], self.examples.labels[self.count :]
+        return accuracy(self.plan, images, labels, self.examples.prepare, self.fabric.device)
+
+    def _loader(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of the rest of the epoch's batches."""
+        place, training, fabric = self.place, self.training, self.fabric
+        order = torch.randperm(
+            self.count,
+            generator=torch.Generator().manual_seed(
+                draw_seed(training.seed, place.stage, place.epoch)
+            ),
+        )
+        batch = min(training.batch, self.count)
+        share = batch // fabric.world_size
+        mine = [
+            order[k * batch + fabric.global_rank * share :][:share].tolist()
+            for k in range(place.batch, self.batches)
+        ]
+        images, labels = self.examples.images, self.examples.labels
+        epoch = draw_seed(place.stage, place.epoch)
+
+        def collate(numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+            chosen = torch.tensor(numbers)
+            return self.examples.augment(images[chosen], numbers, epoch), labels[chosen]
+
+        loader = DataLoader(
+            range(self.count),  # type: ignore[arg-type]
+            batch_sampler=_Batches(mine),
+            collate_fn=collate,
+        )
+        ready: Any = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+        return iter(ready)
+
+    def _save(self, optimiser: Any) -> None:
+        self.saved = time.monotonic()
+        if self.file is None or self.fabric.global_rank != 0:
+            return
+        state = {
+            "place": self.place.__dict__,
+            "model": self.plan.model.state_dict(),
+            "optimiser": None if optimiser is None else optimiser.state_dict(),
+        }
+        checkpoint.write(Path(self.file), self.run_id, state)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.plan.model.load_state_dict(state["model"])
+
+
+@final
+class _Batches(Sampler[list[int]]):
+    def __init__(self, batches: list[list[int]]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def accuracy(
+    plan: Plan,
+    images: Tensor,
+    labels: Tensor,
+    prepare: Callable[[Tensor], Tensor],
+    device: torch.device | str = "cpu",
+    batch: int = 250,
+) -> float:
+    """Share of the images, or of their pixels, whose highest output is the labelled class."""
+    right = total = 0
+    with torch.no_grad():
+        for first in range(0, len(images), batch):
+            x, y = (part[first : first + batch].to(device) for part in (images, labels))
+            found = plan.predict(prepare(x)).argmax(1)
+            right, total = right + int((found == y).sum()), total + y.numel()
+    return right / total
+
+
+def _check_batch(training: Training, count: int, processes: int) -> None:
+    if count < 1:
+        raise InputError(
+            "training.held_out",
+            "some images are left to train on",
+            found=f"{training.held_out} held out",
+            allowed=f"fewer than {count + training.held_out}",
+            remedy="Hold fewer images out.",
+        )
+    if min(training.batch, count) % processes:
+        raise InputError(
+            "training.batch",
+            "processes share a batch equally",
+            found=f"{min(training.batch, count)} images, {processes} processes",
+            allowed=f"a multiple of {processes}",
+            remedy="Choose another batch, or another number of processes.",
+        )

@@ -1,0 +1,149 @@
+"""`lapilli train`: a recipe, carried out, compiled and verified."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lapilli import cli_outputs, terminal
+
+if TYPE_CHECKING:
+    from lapilli.compiler.training.loop import Epoch
+    from lapilli.training_run import Trained
+
+Report = dict[str, Any]
+
+
+def _change(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    pairs = [value.partition("=") for value in values]
+    if bad := [key for key, sign, _ in pairs if not sign or not key]:
+        raise click.BadParameter(f"{bad[0]!r} is not KEY=VALUE, as in training.epochs=3")
+    return {key: value for key, _, value in pairs}
+
+
+def _list(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from lapilli import zoo
+
+        for name in zoo.names():
+            first = (zoo.FOLDER / f"{name}.toml").read_text("utf-8").splitlines()[0]
+            terminal.write(f"{name}: {first.lstrip('# ')}\n")
+        context.exit()
+
+
+@click.command("train")
+@click.argument("recipe")
+@click.option("--data", "spec", metavar="DATA", help="in place of the recipe's data")
+@click.option("--weights", type=click.Path(), help="a checkpoint to start from")
+@click.option(
+    "--set",
+    "changes",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=_change,
+    help="replace a value of the recipe, as in training.epochs=3; may be given more than once",
+)
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="first N training images")
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="file that the run keeps up to date, and goes on from if it is there",
+)
+@click.option(
+    "--tensorboard", type=click.Path(path_type=Path, file_okay=False), help="folder for logs"
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=cli_outputs.in_folder,
+    help="the model file; trained weights go beside it, as .safetensors",
+)
+@click.option("--list", is_flag=True, callback=_list, expose_value=False, is_eager=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+def train(
+    recipe: str,
+    spec: str | None,
+    weights: str | None,
+    changes: dict[str, str],
+    limit: int | None,
+    checkpoint: Path | None,
+    tensorboard: Path | None,
+    device: str,
+    output: Path,
+    as_json: bool,
+) -> int:
+    """Carry out RECIPE, one of the zoo's (--list) or a TOML file: train, compile, verify."""
+    from safetensors.torch import save
+
+    from lapilli import training_run
+    from lapilli.compiler.sealed_file import write_whole
+
+    chosen = training_run.find_recipe(recipe, changes)
+    chosen = replace(chosen, data=spec or chosen.data, weights=weights or chosen.weights)
+    with terminal.bars() as bar:
+        counters: dict[str, terminal.Count] = {}
+        trained = training_run.train(
+            chosen,
+            checkpoint=checkpoint,
+            tensorboard=tensorboard,
+            limit=limit,
+            device=device,
+            progress=lambda stage, done, total: counters.setdefault(stage, bar(stage))(done, total),
+            report=lambda epoch: terminal.say(_line(epoch)),
+        )
+    if trained is None:  # the first process tells
+        return 0
+    trained.artifact.save(output)
+    state = {name: value.contiguous() for name, value in trained.network.state_dict().items()}
+    write_whole(output.with_suffix(".safetensors"), save(state))
+    report = _report(trained, recipe, output)
+    if as_json:
+        terminal.show_json(report)
+    else:
+        terminal.show(*_tables(report))
+    return 0 if trained.verification.ok else 1
+
+
+def _line(epoch: Epoch) -> str:
+    right = "" if epoch.accuracy is None else f", {100 * epoch.accuracy:.2f} % of the held-out"
+    counted = f"{epoch.stage}: epoch {epoch.epoch} of {epoch.epochs}"
+    return f"{counted}: loss {epoch.loss:.4f}{right}, {epoch.seconds:.0f} s"
+
+
+def _report(trained: Trained, recipe: str, output: Path) -> Report:
+    from lapilli import reports
+
+    return {
+        "recipe": recipe,
+        "artifact": reports.identity(trained.artifact, output),
+        "epochs": [{**epoch.__dict__} for epoch in trained.epochs],
+        "seconds": trained.seconds,
+        "test_images": trained.images,
+        "network_accuracy": trained.network_accuracy,
+        "accuracy": trained.accuracy,
+        **reports.verification_report(trained.verification),
+    }
+
+
+def _tables(report: Report) -> list[Any]:
+    from lapilli.render import table
+
+    made = table(f"{report['recipe']}, {report['test_images']} test images", ("", ""), text=1)
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.2f} %"
+
+    made.add_row("the network as it was trained", percent(report["network_accuracy"]))
+    made.add_row("the spiking network, in integers", percent(report["accuracy"]))
+    made.add_row("training", f"{report['seconds']:.0f} s")
+    made.add_row("every equality checked", "holds" if report["ok"] else "FAILS")
+    return [made]

@@ -1,0 +1,244 @@
+"""From a recipe to a checked model file: train, compile, verify, compare accuracies."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import lapilli
+from lapilli import data, models, zoo
+from lapilli.compiler.errors import BackendError, InputError
+from lapilli.compiler.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from lapilli.compiler.artifact import Artifact
+    from lapilli.compiler.training.loop import Epoch
+    from lapilli.runtime.verification import Verification
+
+Progress = Callable[[str, int, int], None]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a recipe came to.
+
+    network_accuracy: of the trained network on the test images, as it was trained; accuracy: of
+    the artifact on the same ones, by the reference engine; None where outputs are no class scores.
+    seconds: of training in this process.
+    """
+
+    artifact: Artifact
+    network: torch.nn.Module
+    epochs: tuple[Epoch, ...]
+    network_accuracy: float | None
+    accuracy: float | None
+    images: int
+    verification: Verification
+    seconds: float
+
+
+def find_recipe(name: str, changes: Mapping[str, str] | None = None) -> Recipe:
+    """The recipe of that name in the zoo, or in that file. Raises InputError."""
+    try:
+        from lapilli.compiler.training.recipe_file import read_recipe
+
+        path = Path(name)
+        if name in zoo.names():
+            path = zoo.FOLDER / f"{name}.toml"
+        elif path.suffix != ".toml":
+            close = difflib.get_close_matches(name, zoo.names(), n=1)
+            raise InputError(
+                f"recipe {name}",
+                "a recipe is one of the zoo's, or a TOML file",
+                found=repr(name),
+                allowed=", ".join(zoo.names()),
+                remedy=f"Did you mean {close[0]}?" if close else "See `lapilli train --list`.",
+            )
+        return read_recipe(path, changes)
+    except ModuleNotFoundError as error:
+        raise _not_installed(error) from error
+
+
+def train(
+    recipe: Recipe,
+    *,
+    checkpoint: Path | None = None,
+    tensorboard: Path | None = None,
+    limit: int | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    report: Callable[[Epoch], None] | None = None,
+) -> Trained | None:
+    """Carry out a recipe; None in the processes of a distributed run that are not the first.
+
+    checkpoint: file that the run goes on from, and keeps up to date; tensorboard: folder for logs;
+    limit: use so many training images only; device: "auto", "cpu", "cuda". Raises InputError,
+    BackendError, and what `lapilli.compile` raises.
+    """
+    fabric = _fabric(recipe, device, tensorboard)
+    try:
+        from lapilli.compiler.training.augmentation import augmenter
+        from lapilli.compiler.training.checkpoint import run_digest
+        from lapilli.compiler.training.kinds import KINDS
+        from lapilli.compiler.training.loop import Examples, fit
+    except ModuleNotFoundError as error:
+        raise _not_installed(error) from error
+
+    seed = recipe.training.seed
+    told = _stages(progress)
+    learnt = data.load(recipe.data, split="train", limit=limit, progress=told("reading images"))
+    if learnt.labels is None:
+        raise InputError(
+            f"data {recipe.data}",
+            "a network is trained on labelled images",
+            found="no labels",
+            allowed="a source with labels",
+            remedy="Add the array `labels` to the file.",
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = models.load(recipe.network, Path(recipe.weights) if recipe.weights else None)
+        assert isinstance(network, torch.nn.Module)
+        images, labels = torch.from_numpy(learnt.images), torch.from_numpy(learnt.labels)
+        prepare = _normaliser(recipe, images)
+        examples = Examples(images, labels, augmenter(recipe.augmentation, seed), prepare)
+        plan = KINDS[recipe.kind].plan(
+            network, recipe, prepare(images[: recipe.artifact.calibration])
+        )
+    fit_start = time.perf_counter()
+    state = plan.model.state_dict()
+    epochs = fit(
+        plan,
+        recipe.training,
+        examples,
+        fabric,
+        run=run_digest(asdict(recipe), *state, *state.values(), images, labels),
+        checkpoint_file=checkpoint,
+        progress=progress,
+        report=report if fabric.global_rank == 0 else None,
+    )
+    seconds = time.perf_counter() - fit_start
+    if fabric.global_rank != 0:
+        return None
+    plan.model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return _deployed(recipe, plan, epochs, learnt, prepare, seconds, progress)
+
+
+def _deployed(
+    recipe: Recipe,
+    plan: Any,
+    epochs: list[Epoch],
+    learnt: data.Dataset,
+    prepare: Callable[[Tensor], Tensor],
+    seconds: float,
+    progress: Progress | None,
+) -> Trained:
+    """Compile, verify and compare."""
+    from lapilli import reports
+    from lapilli.compiler.training.loop import accuracy
+
+    told, how = _stages(progress), recipe.artifact
+    test = data.load(
+        recipe.data, split="test", limit=how.test or None, progress=told("reading test images")
+    )
+    network, method = plan.finished()
+    inputs = prepare(torch.from_numpy(test.images)).numpy()
+    artifact = lapilli.compile(
+        network,
+        calibration=prepare(torch.from_numpy(learnt.images[: how.calibration])).numpy(),
+        method=method,
+        profile=how.profile,
+        calibrate=how.calibrate,
+        progress=progress,
+        preprocessing=(recipe.mean, recipe.std),
+    )
+    artifact = replace(artifact, provenance=replace(artifact.provenance, labels=learnt.names))
+    verification = lapilli.verify(artifact, inputs[: how.verify], backends=_backends())
+    found = reports.evaluate(
+        artifact,
+        inputs,
+        labels=test.labels,
+        agreement_images=0,
+        progress=told("running the artifact"),
+    )
+    scored = found.predictions is not None and test.labels is not None
+    return Trained(
+        artifact,
+        network,
+        tuple(epochs),
+        accuracy(plan, torch.from_numpy(inputs), torch.from_numpy(test.labels), lambda x: x)
+        if scored
+        else None,
+        float((np.asarray(found.predictions) == test.labels).mean()) if scored else None,
+        len(inputs),
+        verification,
+        seconds,
+    )
+
+
+def _backends() -> tuple[str, ...]:
+    import importlib.util
+
+    lava = importlib.util.find_spec("lava") is not None
+    return ("reference", "lava") if lava else ("reference",)
+
+
+def _fabric(recipe: Recipe, device: str, tensorboard: Path | None) -> Fabric:
+    """One process per device; under torchrun, as many as that started."""
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.loggers import TensorBoardLogger
+    except ModuleNotFoundError as error:
+        raise _not_installed(error) from error
+    loggers = None
+    if tensorboard is not None:
+        try:
+            loggers = [TensorBoardLogger(str(tensorboard), name="lapilli")]
+        except ModuleNotFoundError as error:
+            raise _not_installed(error) from error
+    fabric = Fabric(
+        accelerator=device,
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+        precision=recipe.training.precision,
+        loggers=loggers,
+    )
+    fabric.launch()
+    return fabric
+
+
+def _normaliser(recipe: Recipe, images: Tensor) -> Callable[[Tensor], Tensor]:
+    if not recipe.mean and not recipe.std:
+        return lambda x: x
+    data.normalise(images[:1].numpy(), recipe.mean, recipe.std)  # says what does not fit
+    shape = (1, -1, *(1,) * (images.ndim - 2))
+    mean, std = (torch.tensor(v).reshape(shape) for v in (recipe.mean, recipe.std))
+    return lambda x: (x - mean.to(x.device)) / std.to(x.device)
+
+
+def _stages(progress: Progress | None) -> Callable[[str], Callable[[int, int], None] | None]:
+    if progress is None:
+        return lambda name: None
+    return lambda name: lambda done, total: progress(name, done, total)
+
+
+def _not_installed(error: ModuleNotFoundError) -> BackendError:
+    return BackendError(
+        "training",
+        "training needs a few more packages",
+        found=f"no module {error.name}",
+        allowed="lightning-fabric, pydantic (and torchvision, tensorboard where they are used)",
+        remedy="pip install 'lapilli[train]'",
+    )

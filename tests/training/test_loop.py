@@ -1,0 +1,250 @@
+"""The training loop: resumed runs, several processes, learning rates, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+pytest.importorskip("lightning_fabric", reason="lightning-fabric, of the extra train, is missing")
+
+from lightning_fabric import Fabric
+
+from lapilli.compiler.errors import InputError
+from lapilli.compiler.training import checkpoint
+from lapilli.compiler.training.loop import Epoch, Examples, fit
+from lapilli.compiler.training.objectives import Supervised
+from lapilli.compiler.training.plan import Plan, Stage, evaluated
+from lapilli.compiler.training.recipe import Training
+from lapilli.compiler.training.schedule import learning_rate, optimiser_of
+
+IMAGES, BATCH = 70, 16  # 4 batches an epoch, and 6 images left over
+RUN = checkpoint.run_digest("a run")
+
+
+class Killed(Exception):
+    """Stands for a process that ends in the middle."""
+
+
+class TwoLayers(nn.Module):
+    """(N, 1, 8, 8) -> (N, 10), with everything that has a state: normalisation and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4)
+        self.dropout, self.linear = nn.Dropout(0.3), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.dropout(torch.relu(self.norm(self.conv(x))).flatten(1)))
+        return logits
+
+
+def examples() -> Examples:
+    draws = torch.Generator().manual_seed(1)
+    images = torch.rand(IMAGES, 1, 8, 8, generator=draws)
+    labels = torch.randint(0, 10, (IMAGES,), generator=draws)
+
+    def noisy(x: Tensor, numbers: Any, epoch: int) -> Tensor:
+        assert len(x) == len(numbers)
+        return x + 0.01 * torch.tensor(numbers).reshape(-1, 1, 1, 1)
+
+    return Examples(images, labels, noisy, lambda x: x - 0.5)
+
+
+def two_stages() -> Plan:
+    """First everything, then the last layer alone, whose bias is set to zero at the begin."""
+    torch.manual_seed(3)
+    network = TwoLayers()
+    objective = Supervised(network, "classes", 0.1)
+
+    def only_last() -> None:
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name.startswith("linear"))
+        with torch.no_grad():
+            network.linear.bias.zero_()
+
+    def double() -> None:
+        with torch.no_grad():
+            network.linear.weight.mul_(2)
+
+    stages = (
+        Stage("all", objective, 2, end=double),
+        Stage("last", objective, 2, rate=0.5, begin=only_last),
+    )
+    return Plan(objective, stages, evaluated(network), lambda: (network.eval(), None))
+
+
+def trained(
+    training: Training, file: Path | None = None, stop_after: int | None = None
+) -> tuple[dict[str, Tensor], list[Epoch]]:
+    """The weights after a run that ends, as if killed, after so many batches."""
+    plan = two_stages()
+    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric.launch()
+    batches = 0
+
+    def count(stage: str, done: int, total: int) -> None:
+        nonlocal batches
+        batches += 1
+        if batches == stop_after:
+            raise Killed
+
+    epochs = fit(plan, training, examples(), fabric, run=RUN, checkpoint_file=file, progress=count)
+    return plan.model.state_dict(), epochs
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize("every", [0.0, 1e6])
+def test_a_run_that_is_killed_anywhere_ends_with_the_same_weights(
+    optimiser: Any, every: float, tmp_path: Path
+) -> None:
+    training = Training(
+        *(2, BATCH, optimiser, 0.05), warmup=0.2, checkpoint_s=every, clip_norm=1.0, held_out=5
+    )
+    whole, epochs = trained(training)
+    for stop_after in (1, 3, 4, 5, 8, 9, 13, 16):
+        file = tmp_path / f"{stop_after}"
+        with pytest.raises(Killed):
+            trained(training, file, stop_after)
+        if 4 < stop_after < 13:
+            with pytest.raises(Killed):  # twice
+                trained(training, file, 2)
+        resumed, again = trained(training, file)
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+        assert [(e.stage, e.epoch, e.loss, e.accuracy) for e in again] == [
+            (e.stage, e.epoch, e.loss, e.accuracy) for e in epochs
+        ]
+        over, _ = trained(training, file)  # nothing is left to do
+        assert all(torch.equal(whole[name], over[name]) for name in whole)
+
+
+def test_stages_begin_and_end_and_train_what_they_say() -> None:
+    state, epochs = trained(Training(2, BATCH))
+    first = two_stages()
+    assert [(e.stage, e.epoch, e.epochs) for e in epochs] == [
+        *(("all", 1, 2), ("all", 2, 2)),
+        *(("last", 1, 2), ("last", 2, 2)),
+    ]
+    assert not torch.equal(
+        state["network.conv.weight"], first.model.state_dict()["network.conv.weight"]
+    )
+    alone, _ = trained(Training(2, BATCH, seed=1))
+    assert not torch.equal(alone["network.conv.weight"], state["network.conv.weight"])
+
+
+def test_checkpoints_of_others_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    with pytest.raises(Killed):
+        trained(Training(2, BATCH), file, 6)
+    whole = file.read_bytes()
+    state = checkpoint.read(file, RUN)
+    assert state["place"]["stage"] == 0 and state["place"]["epoch"] == 1
+    for damaged, found in (
+        (whole[:-1], "damaged"),
+        (whole[:40], "another"),
+        (b"", "another kind"),
+        (whole[:-50] + b"x" + whole[-49:], "damaged"),
+    ):
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match=found):
+            checkpoint.read(file, RUN)
+    file.write_bytes(whole)
+    with pytest.raises(InputError, match="another recipe"):
+        checkpoint.read(file, checkpoint.run_digest("another run"))
+    with pytest.raises(InputError, match="a folder"):
+        checkpoint.read(tmp_path, RUN)
+    assert checkpoint.read(tmp_path / "none", RUN) is None
+
+
+def test_a_batch_is_shared_equally_and_something_is_left_to_train_on() -> None:
+    with pytest.raises(InputError, match="left to train on"):
+        trained(Training(1, BATCH, held_out=IMAGES))
+
+
+def test_learning_rates() -> None:
+    cosine = Training(rate=2.0, warmup=0.5)
+    assert [learning_rate(cosine, d) for d in (0.0, 0.25, 0.5, 1.0)] == [0.0, 1.0, 2.0, 0.0]
+    assert learning_rate(cosine, 0.75) == pytest.approx(1.0)
+    step = Training(rate=1.0, schedule="step", drops=(0.5, 0.75), drop=0.5)
+    assert [learning_rate(step, d) for d in (0.0, 0.49, 0.5, 0.75)] == [1.0, 1.0, 0.5, 0.25]
+    assert learning_rate(Training(rate=3.0, schedule="constant"), 0.9) == 3.0
+
+
+def test_weights_decay_and_thresholds_do_not() -> None:
+    layer = nn.Linear(3, 2)
+    groups = optimiser_of(Training(weight_decay=0.1), list(layer.parameters()), 1.0).param_groups
+    assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(1, 0.1), (1, 0.0)]
+
+
+def run_cli(
+    folder: Path, *arguments: object, launch: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    command = [*launch, "-c", "from lapilli.cli import main; main()"]
+    if not launch:
+        command = [sys.executable, *command]
+    else:
+        script = folder / "main.py"
+        script.write_text("from lapilli.cli import main\n\nmain()\n", "utf-8")
+        command = [*launch, str(script)]
+    return subprocess.Popen(
+        [*command, "train", *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return out
+
+
+SHORT = ("--set", "training.epochs=3", "--limit", "500", "--set", "training.checkpoint_s=0")
+NETWORK = ("--set", "network=training_runs:Small", "--device", "cpu", "--json")
+
+
+def test_kill_9_and_resume_give_the_same_weights(tmp_path: Path) -> None:
+    one, two, state = tmp_path / "one.h5", tmp_path / "two.h5", tmp_path / "state"
+    arguments = ("digits", *SHORT, *NETWORK)
+    finished(run_cli(tmp_path, *arguments, "-o", one))
+    process = run_cli(tmp_path, *arguments, "--checkpoint", state, "-o", two)
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL and not two.exists()
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    process.stderr.close()
+    finished(run_cli(tmp_path, *arguments, "--checkpoint", state, "-o", two))
+    assert one.read_bytes() == two.read_bytes()
+    assert (
+        one.with_suffix(".safetensors").read_bytes() == two.with_suffix(".safetensors").read_bytes()
+    )
+
+
+def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+    """torchrun, two CPU processes over gloo; the same batch for both together."""
+    arguments = ("digits", *SHORT, *NETWORK, "--set", "network=training_runs:steady")
+    alone = json.loads(finished(run_cli(tmp_path, *arguments, "-o", tmp_path / "one.h5")))
+    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    both = run_cli(tmp_path, *arguments, "-o", tmp_path / "two.h5", launch=launch)
+    shared = json.loads(finished(both))
+    # Sums of a batch are taken in another order: floats, not integers.
+    losses = [[epoch["loss"] for epoch in report["epochs"]] for report in (alone, shared)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert shared["ok"] and shared["accuracy"] == pytest.approx(alone["accuracy"], abs=0.01)
