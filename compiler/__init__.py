@@ -30,6 +30,23 @@ Observe = Callable[[str, Any, Any], None]
 """observe(pass_name, before, after), after each pass: the one hook for printing and timing."""
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total): called during long stages."""
+PRECISE = 64
+"""Images on which staircases are compared with the captured network: float64 takes its time."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A network captured and measured on its calibration images, before a method is chosen.
+
+    images: (N, ...) as the network takes them; preprocessing: (mean, std) that they went through.
+    """
+
+    graph: Graph
+    populations: PopulationGraph
+    ranges: Ranges
+    images: FloatArray
+    preprocessing: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
 
 
 def compile_model(
@@ -52,56 +69,138 @@ def compile_model(
     was applied to the images, to be remembered.
     Raises UnsupportedOperatorError, CaptureError, InputError, NetlistError, StateOverflowError.
     """
-    from importlib.metadata import version
+    _chosen(method, calibrate)  # what is wrong with them is told before anything is computed
+    measured = measure_model(
+        model, calibration, observe=observe, progress=progress, preprocessing=preprocessing
+    )
+    return convert_measured(
+        measured, method, profile, calibrate=calibrate, observe=observe, progress=progress
+    )
 
-    import torch
 
-    from lapilli.compiler import artifact
+def measure_model(
+    model: torch.nn.Module | torch.export.ExportedProgram | Network,
+    calibration: FloatArray,
+    *,
+    observe: Observe | None = None,
+    progress: Progress | None = None,
+    preprocessing: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
+) -> Measured:
+    """The first half of `compile_model`, the same for all methods."""
+    from lapilli.compiler.activations import is_stepped
     from lapilli.compiler.calibrate import calibrate as measure
     from lapilli.compiler.calibrate import check_images
-    from lapilli.compiler.calibration_options import options_of
     from lapilli.compiler.frontend import network_of
-    from lapilli.compiler.passes import METHODS, method_of
-    from lapilli.compiler.passes.quantise import quantise
 
     told = _Told(observe, progress)
-    name = method_of(method)
-    correction = options_of(METHODS[name].calibrate if calibrate is None else calibrate)
     check_images(calibration, "calibration set")
     network = network_of(model)
     graph = network.capture(calibration)
     told.done("capture", network, graph)
     populations = _legalised(graph, told)
+    stepped = any(
+        p.activation is not None and is_stepped(p.activation) for p in populations.populations
+    )
     ranges = measure(
         populations,
         calibration,
-        reference=network.run,
-        compared=network.most,
+        reference=network.precise if stepped and network.precise else network.run,
+        compared=PRECISE if stepped else network.most,
+        precise=stepped and network.precise is not None,
         returned=graph.returned,
         progress=told.stage("calibrate"),
     )
     told.done("calibrate", populations, ranges)
+    return Measured(graph, populations, ranges, calibration, preprocessing)
+
+
+def convert_measured(
+    measured: Measured,
+    method: object,
+    profile: Profile,
+    *,
+    calibrate: str | DAQCFS | Reconstruct | None = None,
+    observe: Observe | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """The second half of `compile_model`: any number of times for one network."""
+    from importlib.metadata import version
+
+    import torch
+
+    from lapilli.compiler import artifact
+    from lapilli.compiler.passes import METHODS
+    from lapilli.compiler.passes.quantise import quantise
+
+    told = _Told(observe, progress)
+    name, correction = _chosen(method, calibrate)
+    populations, ranges, images = measured.populations, measured.ranges, measured.images
     spiking = METHODS[name].convert(populations, ranges, method)
     spiking.verify()
     told.done(f"convert_{name}", ranges, spiking)
-    corrected, how = _corrected(spiking, populations, calibration, correction, profile, told)
+    correction = _as_trained(populations, calibrate, correction)
+    corrected, how = _corrected(spiking, populations, images, correction, profile, told)
     netlist = quantise(corrected, profile)
     told.done("quantise", corrected, netlist)
     provenance = artifact.Provenance(
         lapilli_version=version("lapilli"),
         torch_version=str(torch.__version__),  # a subclass of str: no plain value
         method=name,
-        options={**asdict(method), **how},  # type: ignore[call-overload]
+        options={**_recorded(method), **how},
         profile=profile.name,
         calibration_hash=ranges.digest,
         calibration_samples=ranges.samples,
-        input_mean=preprocessing[0],
-        input_std=preprocessing[1],
-        ann_macs=_macs(graph),
-        outputs=graph.returned,
+        input_mean=measured.preprocessing[0],
+        input_std=measured.preprocessing[1],
+        ann_macs=_macs(measured.graph),
+        outputs=measured.graph.returned,
         rounding=_rounding(corrected, ranges),
     )
     return artifact.Artifact(netlist, provenance)
+
+
+def _chosen(
+    method: object, calibrate: str | DAQCFS | Reconstruct | None
+) -> tuple[str, Calibration]:
+    """The method's name, and how rounding is compensated."""
+    from lapilli.compiler.calibration_options import options_of
+    from lapilli.compiler.passes import METHODS, method_of
+
+    name = method_of(method)
+    return name, options_of(METHODS[name].calibrate if calibrate is None else calibrate)
+
+
+def _as_trained(
+    populations: PopulationGraph, asked: object, correction: Calibration
+) -> Calibration:
+    """No compensation where spikes were trained, unless it is asked for and can be computed."""
+    from lapilli.compiler.activations import dynamics_of
+    from lapilli.compiler.errors import InputError
+
+    trained = {p: d for p in populations.populations if (d := dynamics_of(p.activation))}
+    if asked is None:
+        return "none" if trained else correction
+    uneven = [p for p, dynamics in trained.items() if not dynamics.even]
+    if uneven and correction != "none":
+        raise InputError(
+            "option calibrate",
+            "compensation knows the mean count of every layer",
+            found=f"{uneven[0].name} at {uneven[0].where}: {dynamics_of(uneven[0].activation)}",
+            allowed="none",
+            remedy="Leave calibrate out: what was trained with spikes is compiled as it is.",
+        )
+    return correction
+
+
+def _recorded(method: object) -> dict[str, Any]:
+    """The method's options as provenance keeps them: levels of many populations as a list."""
+    from lapilli.compiler.passes.mixed_levels import parts
+    from lapilli.compiler.storage import MAX_TEXT
+
+    options: dict[str, Any] = asdict(method)  # type: ignore[call-overload]
+    if len(options.get("mixed", "")) > MAX_TEXT:
+        options["mixed"] = parts(options["mixed"])
+    return options
 
 
 @final

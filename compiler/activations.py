@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
@@ -48,11 +48,48 @@ class Clip:
 
 @final
 @dataclass(frozen=True, eq=False)
+class Dynamics:
+    """How a layer that was trained with spikes counts in time (training/spiking_layers.py).
+
+    steps: T; levels: thresholds L that a step may pass; initial: fraction of the first threshold
+    that the membrane starts with; reset: what a spike takes; keep: what a step leaves of the
+    membrane; mixing (T, T): step t is driven by the sum over j of mixing[t, j] times what step j
+    brings, None: by its own.
+    """
+
+    steps: int
+    levels: int = 1
+    initial: float = 0.5
+    reset: Literal["subtract", "zero"] = "subtract"
+    keep: float = 1.0
+    mixing: Array | None = None
+
+    @property
+    def even(self) -> bool:
+        """Is the count that answers a constant drive a staircase of even steps?"""
+        whole = self.mixing is None or bool(np.allclose(self.mixing.sum(axis=1), 1.0, atol=1e-6))
+        return whole and self.keep == 1 and self.reset == "subtract"
+
+    def __str__(self) -> str:
+        parts = (
+            "reset to zero" if self.reset == "zero" else "",
+            f"leak (keeps {self.keep:g})" if self.keep != 1 else "",
+            "steps that mix" if self.mixing is not None else "",
+        )
+        return ", ".join(filter(None, parts)) or "an even staircase"
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class Curve:
-    """A function of CURVES with its parameters, each () or (C,) along channels."""
+    """A function of CURVES with its parameters, each () or (C,) along channels.
+
+    dynamics: of a layer of spikes, whose function is then its answer to a constant drive.
+    """
 
     name: str
     parameters: tuple[Array, ...] = ()
+    dynamics: Dynamics | None = None
 
     @property
     def turns(self) -> tuple[float, ...]:
@@ -66,7 +103,8 @@ class Curve:
 
     def part(self, channels: slice) -> Curve:
         """The same on some of the channels."""
-        return Curve(self.name, tuple(p[channels] if p.ndim else p for p in self.parameters))
+        parameters = tuple(p[channels] if p.ndim else p for p in self.parameters)
+        return Curve(self.name, parameters, self.dynamics)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Elementwise, (N, *shape)."""
@@ -74,6 +112,8 @@ class Curve:
             torch.tensor(along_channels(p, tuple(x.shape[1:])), dtype=x.dtype, device=x.device)
             for p in self.parameters
         ]
+        if self.dynamics is not None:
+            return steady_response(x, wide[0], self.dynamics, torch.floor)
         return CURVES[self.name].function(x, *wide)
 
 
@@ -88,6 +128,16 @@ def staircase_top(activation: Activation | None) -> tuple[Array, int] | None:
         return None
     top, levels = activation.parameters
     return top, int(levels)
+
+
+def dynamics_of(activation: Activation | None) -> Dynamics | None:
+    """How the activation counts in time, where it was trained with spikes."""
+    return activation.dynamics if isinstance(activation, Curve) else None
+
+
+def is_stepped(activation: Activation) -> bool:
+    """Does it jump, so that the last bit of a float decides about a whole step?"""
+    return isinstance(activation, Curve) and (activation.name == QCFS or bool(activation.dynamics))
 
 
 def evaluate(activation: Activation, x: Array) -> Array:
@@ -105,14 +155,44 @@ class CurveKind:
 
 
 def evaluate_qcfs(
-    x: Tensor, threshold: Tensor, levels: Tensor | int, floor: Callable[[Tensor], Tensor]
+    x: Tensor,
+    threshold: Tensor,
+    levels: Tensor | int,
+    floor: Callable[[Tensor], Tensor],
+    initial: float = 0.5,
 ) -> Tensor:
-    """threshold / levels * clip(floor(x * levels / threshold + 1/2), 0, levels).
+    """threshold / levels * clip(floor(x * levels / threshold + initial), 0, levels).
 
     Source: Bu et al., ICLR 2022 (QCFS), with a shift of half a step.
     """
-    counts = floor(x * levels / threshold + 0.5)
-    return torch.minimum(counts.clamp_min(0), torch.as_tensor(levels)) * (threshold / levels)
+    counts = floor(x * levels / threshold + initial)
+    if isinstance(levels, int):  # as exported programs have it, see capture/staircases.py
+        return counts.clamp(0, levels) * (threshold / levels)
+    return torch.minimum(counts.clamp_min(0), levels) * (threshold / levels)
+
+
+def steady_response(
+    x: Tensor, threshold: Tensor, dynamics: Dynamics, floor: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Mean over the steps of what the layer sends, if x is its drive in every step; elementwise.
+
+    threshold: the activity of the count L * T. Source: Hao et al., NeurIPS 2024, theorem 4.2 (ii)
+    where the staircase is even; elsewhere the recursion itself (equations 5 to 7).
+    """
+    counts = dynamics.levels * dynamics.steps
+    if dynamics.even:
+        return evaluate_qcfs(x, threshold, counts, floor, dynamics.initial)
+    one = threshold / dynamics.levels
+    mixing = dynamics.mixing
+    shares = [1.0] * dynamics.steps if mixing is None else mixing.sum(axis=1).tolist()
+    v = torch.zeros_like(x) + dynamics.initial * one
+    total = torch.zeros_like(x)
+    for share in shares:
+        v = dynamics.keep * v + share * x
+        spikes = floor(v / one).clamp(0, dynamics.levels)
+        total = total + spikes
+        v = v - spikes * one if dynamics.reset == "subtract" else v * (spikes == 0)
+    return total * (threshold / counts)
 
 
 def _bend(slope: Array) -> tuple[float, ...]:

@@ -23,6 +23,8 @@ from lapilli.compiler.errors import ArtifactError, LapilliError
 from lapilli.compiler.linear import Array
 from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.outputs import Output, flaw, plain
+from lapilli.compiler.pareto import FrontPoint
+from lapilli.compiler.pareto import flaw as front_flaw
 from lapilli.compiler.sealed_file import FORMAT_VERSION, SEAL_BYTES, read_sealed, write_sealed
 from lapilli.compiler.storage import Option, Record, Text, Value, decode, digest, encode, refuse
 
@@ -42,6 +44,7 @@ class Provenance:
     ann_macs: multiply-accumulates of one ANN inference, per layer. labels: names of the classes.
     rounding: error of rounding to counts, per population, relative to the calibration's activity.
     outputs: what the network returns, made of the netlist's readouts; empty where nobody said.
+    search, front: what was searched for and how, and what was found (`lapilli.search`); or empty.
     """
 
     lapilli_version: str
@@ -58,6 +61,8 @@ class Provenance:
     notes: str = ""
     outputs: tuple[Output, ...] = ()
     rounding: Mapping[str, float] = field(default_factory=dict)
+    search: Mapping[str, Option] = field(default_factory=dict)
+    front: tuple[FrontPoint, ...] = ()
 
 
 @final
@@ -168,6 +173,10 @@ def _check_provenance(p: Provenance, where: str) -> None:
     for name, count in {**p.ann_macs, "calibration_samples": p.calibration_samples}.items():
         if count < 0:
             raise refuse(f"{where}: {name}", "counts are not negative", count, ">= 0")
+    wrong = front_flaw(p.front)
+    if wrong is not None:
+        place, rule, found, allowed = wrong
+        raise refuse(f"{where}/{place}", rule, found, allowed)
 
 
 def _pack(record: Value) -> bytes:
@@ -243,7 +252,10 @@ class _Reader:
         if depth > _MAX_DEPTH:
             raise refuse(where, "groups are not nested deeper", depth, _MAX_DEPTH)
         record: Record = dict(self._attributes(gid, where))
-        for raw in list(gid):
+        count = gid.get_num_objs()
+        if count > self._budget:  # the library would make room for as many as that
+            raise refuse(where, "has links that are in the file", count, f"{self._budget} bytes")
+        for raw in gid:
             name = raw.decode()
             place = f"{where}/{name}"
             if name in record:

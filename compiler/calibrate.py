@@ -206,6 +206,7 @@ def calibrate(
     *,
     reference: Callable[[Tensor], Any] | None = None,
     compared: int | None = None,
+    precise: bool = False,
     returned: Sequence[Output] = (),
     progress: Progress | None = None,
 ) -> Ranges:
@@ -213,7 +214,8 @@ def calibrate(
 
     reference: the user's network (`frontend.Network.run`); its outputs must agree with the graph's
     within CAPTURE_TOLERANCE, else CaptureError: nothing that capture missed survives; compared:
-    on so many images, None for all, where the reference is slow.
+    on so many images, None for all, where the reference is slow; precise: in float64, as steps of
+    staircases ask for: float32 takes some of them otherwise where it adds in another order.
     returned: how it makes them of the graph's readouts; empty: it returns them as they are.
     Raises InputError where activity is not finite. progress counts images, each of them twice.
     """
@@ -232,6 +234,8 @@ def calibrate(
                     readouts[name] = value
             left = len(batch) if compared is None else compared - (done - len(batch))
             if reference is not None and left > 0:
+                if precise:
+                    readouts = _in_float64(graph, batch[:left])
                 readouts = {name: readouts[name][:left] for name in graph.outputs}
                 outputs = returned or plain([tuple(r.shape[1:]) for r in readouts.values()])
                 _check_outputs(outputs, readouts, reference(batch[:left]))
@@ -259,6 +263,11 @@ def calibrate(
     }
     digest = hashlib.sha256(np.ascontiguousarray(images, "<f4").data).hexdigest()
     return Ranges(ranges, len(images), digest)
+
+
+def _in_float64(graph: PopulationGraph, batch: Tensor) -> dict[str, Tensor]:
+    stream = FloatExecutor(graph, torch.device("cpu"), torch.float64).stream(batch.double())
+    return {name: value for name, value in stream if name in graph.outputs}
 
 
 def _batches(images: FloatArray) -> Iterator[tuple[int, Tensor]]:

@@ -110,6 +110,21 @@ def _corrected(
     return s, counts * _wide(s, s.count_scale) + _wide(s, s.offset)
 
 
+def levelled(
+    spiking: SpikingGraph, s: SpikingPopulation, drive: Tensor, activity: Tensor
+) -> Tensor:
+    """The activity that s alone would pass on, had it the float network's drive (N, *shape).
+
+    As compensated: the worth of a count fitted to `activity`, the float network's, and the mean
+    error of each channel taken off, which the biases behind it do.
+    """
+    counts, offset = _counts(spiking, s, drive), _wide(s, s.offset)
+    s = _with_amplitude(s, counts, activity - offset)
+    found = counts * _wide(s, s.count_scale) + offset
+    error = along_channels(_mean_error(activity, found), s.shape)
+    return found + as_tensor(error, torch.float32, _CPU)
+
+
 def _chosen(images: FloatArray, largest: int) -> Tensor:
     """As many images as memory allows; largest: units of the largest population."""
     most = max(MIN_IMAGES, MAX_VALUES // (LAYERS_AT_ONCE * largest))

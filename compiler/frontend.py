@@ -40,12 +40,13 @@ class Network:
 
     capture(samples): its graph for inputs like these (N, ...); run(images): what it returns for
     images (N, ...), computed by the library it comes from; most: images that this is fast enough
-    for, None for any number.
+    for, None for any number; precise: run in float64, where the library can.
     """
 
     capture: Callable[[FloatArray], Graph]
     run: Callable[[Tensor], Any]
     most: int | None = None
+    precise: Callable[[Tensor], Any] | None = None
 
 
 def network_of(model: object) -> Network:
@@ -58,7 +59,11 @@ def network_of(model: object) -> Network:
     if isinstance(model, torch.export.ExportedProgram):
         return of_program(from_export(model, "exported program"))
     module = evaluation_copy(model)
-    return Network(lambda samples: capture(module, samples), module)
+    return Network(
+        lambda samples: capture(module, samples),
+        module,
+        precise=lambda images: copy.deepcopy(module).double()(images.double()),
+    )
 
 
 def of_program(program: Program) -> Network:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lapilli.compiler.errors import ArtifactError, BackendError, InputError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 NEEDS = "0.1.0"
 """The first version of Lapilli that reads FORMAT_VERSION; a newer format names its own."""
 

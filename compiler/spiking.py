@@ -52,7 +52,10 @@ class SpikingPopulation:
     amplitude: value that one spike (per unit of payload) adds to what it reaches; bias broadcasts
     to shape; low, high: range of the count, or of a source's payload; count_scale: activity per
     count of a window; offset: activity of the count 0, which what it reaches gets in any case (per
-    step where biases count per step); rungs: of a ladder alone.
+    step where biases count per step); rungs: of a ladder alone; decay: 4096ths that a
+    multi-threshold membrane loses per step; mixing (T, T): of a network that is to be unrolled in
+    time (`passes.unroll_time`): mixing[t, j] is the share of what comes in step j that arrives in
+    step t; None: each step gets its own.
 
     A window neuron counts floor((v - offset) / threshold + initial), within low .. high; a ladder
     as its rungs say; "max" the largest count that its connection reads; "product" as a window
@@ -71,6 +74,9 @@ class SpikingPopulation:
     high: int = 0
     offset: Array = field(default_factory=lambda: _NOTHING)
     rungs: Rungs | None = None
+    spread: bool = False
+    decay: int = 0
+    mixing: Array | None = None
 
 
 @final
@@ -86,13 +92,15 @@ class SpikingConnection:
 @final
 @dataclass(frozen=True, eq=False)
 class SpikingGraph:
-    """steps: length of one image's window; levels: how many counts above its lowest a neuron has.
+    """steps: length of one image's window; levels: how many counts above its lowest a neuron
+    has, at most.
 
     sending: how window neurons send ("unary" where spikes are -1, 0 or 1, too). timing: when
     the input is sent. Where it is held, in every step (rate coding), a bias counts in every step,
-    too, instead of once per window. decay: 4096ths that a multi-threshold membrane loses per step.
-    mixing (T, T): the network is to be unrolled in time (`passes.unroll_time`) into T steps, with
-    mixing[t, j] the share of what is sent in step j that arrives in step t.
+    too, instead of once per window.
+    pools: how spikes of rates are pooled: as many as the busiest input's, or those of the leader.
+    unrolled: the populations are the steps of others (`passes.unroll_time`). single_threshold:
+    neurons of several thresholds become ones of a single one (`passes.reparameterise`).
     """
 
     populations: tuple[SpikingPopulation, ...]
@@ -101,8 +109,14 @@ class SpikingGraph:
     levels: int
     sending: Literal["graded", "unary", "changes"]
     timing: Timing
-    decay: int = 0
-    mixing: Array | None = None
+    pools: Literal["exact", "gated"] = "exact"
+    unrolled: bool = False
+    single_threshold: bool = False
+
+    @property
+    def mixed(self) -> bool:
+        """Does a population mix its steps, so that the graph is to be unrolled in time?"""
+        return not self.unrolled and any(p.mixing is not None for p in self.populations)
 
     @property
     def hold(self) -> bool:

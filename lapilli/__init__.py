@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
     import torch
@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from lapilli.compiler.da_qcfs_options import DAQCFS
     from lapilli.compiler.frontend import Network
     from lapilli.compiler.mapping import Placement
+    from lapilli.compiler.pareto import FrontPoint
     from lapilli.compiler.reconstruction.options import Reconstruct
     from lapilli.hardware_profiles import Profile
+    from lapilli.robustness_report import Robustness
     from lapilli.runtime.early_stop import EarlyStop as EarlyStop
     from lapilli.runtime.energy import Estimate
     from lapilli.runtime.trace import Record, Trace
     from lapilli.runtime.verification import Verification
+    from lapilli.search_run import Search
 
     Images = npt.NDArray[Any] | torch.Tensor
 
@@ -109,6 +112,63 @@ def compile(
         calibrate=calibrate,
         observe=observe,
         progress=progress,
+        preprocessing=preprocessing,
+    )
+
+
+def search(
+    model: torch.nn.Module | torch.export.ExportedProgram | Network | str | Path,
+    *,
+    calibration: Images,
+    labels: npt.NDArray[Any] | None = None,
+    held_out: tuple[Images, npt.NDArray[Any] | None] | None = None,
+    target_accuracy: float | None = None,
+    target_energy: float | str | None = None,
+    profile: str | Path | Profile = "loihi2",
+    calibrate: str | DAQCFS | Reconstruct | None = None,
+    levels: Sequence[int] | None = None,
+    codings: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    seconds: float = 600.0,
+    seed: int = 0,
+    observe: Observe | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    tell: Callable[[FrontPoint], None] | None = None,
+    preprocessing: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
+) -> Search:
+    """Choose levels per layer and a coding for a target; see `lapilli.level_search.search`.
+
+    target_accuracy: percent, for the least energy; or target_energy: J, or text such as "5uJ", for
+    the best accuracy. Both are measured on `held_out`, (images, labels), or on one half of the
+    calibration images (drawn by seed), which is then not calibrated on; without labels, agreement
+    with the float network stands for accuracy. codings: of "graded", "unary", "sigma-delta" and
+    "rate", None for all that the profile allows; options: of all methods alike, such as
+    {"input_bits": 6}. Raises InputError where no network reaches the target.
+    """
+    from lapilli.level_search import search as find
+
+    if isinstance(model, (str, Path)):
+        from lapilli.compiler.frontend import network_file
+
+        model = network_file(Path(model))
+    given = None if held_out is None else (_array(held_out[0]), held_out[1])
+    return find(
+        model,
+        _array(calibration),
+        labels,
+        given,
+        target_accuracy=target_accuracy,
+        target_energy=target_energy,
+        profile=_profile(profile),
+        calibrate=calibrate,
+        levels=levels,
+        codings=codings,
+        options=options,
+        seconds=seconds,
+        seed=seed,
+        observe=observe,
+        progress=progress,
+        tell=tell,
         preprocessing=preprocessing,
     )
 
@@ -235,6 +295,37 @@ def blame(
 
         model = network_file(Path(model))
     return measure(model, artifact, _array(images), labels, progress=progress)
+
+
+def robustness(
+    models: Mapping[str, Artifact | torch.nn.Module],
+    images: Images,
+    labels: npt.NDArray[Any] | None,
+    *,
+    kinds: Sequence[str] | None = None,
+    strengths: Mapping[str, Sequence[float]] | None = None,
+    seeds: int = 3,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Robustness:
+    """Accuracy of several networks under noise and on imperfect hardware, on the same images.
+
+    images: in 0..1, before normalisation; see `lapilli.noise_trials.robustness`.
+    """
+    from lapilli.noise_trials import robustness as measure
+
+    return measure(
+        models,
+        _array(images),
+        labels,
+        kinds=kinds,
+        strengths=strengths,
+        seeds=seeds,
+        mean=mean,
+        std=std,
+        progress=progress,
+    )
 
 
 def place(artifact: Artifact, *, profile: str | Path | Profile | None = None) -> Placement:

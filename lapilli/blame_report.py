@@ -38,6 +38,8 @@ KEPT = 2**12
 MOST_LEVELS, MOST_INPUT_BITS = 255, 16
 FLOOR_DB = -200.0
 """Where the float network is silent and the netlist is not."""
+FOREIGN_DB = 6.0
+"""Weights that are further off are those of another training: no rounding is as coarse."""
 
 
 @final
@@ -293,6 +295,9 @@ def _energy(values: Tensor) -> float:
 
 def _suggestion(layer: Layer, artifact: Artifact) -> str:
     """The option that this layer's largest error asks for."""
+    trained = artifact.provenance.options.get("calibrate") == "reconstruct"
+    if layer.weights_db is not None and layer.weights_db < FOREIGN_DB and not trained:
+        return "its weights are not those that were compiled: check MODEL and --weights"
     return next(_advice(layer.cause, dict(artifact.provenance.options), artifact))
 
 

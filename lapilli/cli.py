@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lapilli import cli_outputs, terminal
+from lapilli import cli_outputs, cli_search, terminal
 from lapilli.cli_blame import blame
 from lapilli.cli_export import export
 from lapilli.cli_operators import operators
+from lapilli.cli_robustness import robustness
+from lapilli.cli_train import train
 from lapilli.failures import exit_code_of
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ def group() -> None:
 group.add_command(blame)
 group.add_command(export)
 group.add_command(operators)
+group.add_command(robustness)
+group.add_command(train)
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -141,7 +145,7 @@ class _CompileCommand(click.Command):
             method = click.Option(
                 ["--method"],
                 type=click.Choice(list(methods.METHODS)),
-                help="How activity becomes spikes.  [required, but for files of other tools]",
+                help="How activity becomes spikes.  [required, but for targets and files of other tools]",
             )
             made = method_options.options(methods.METHODS)
             known = {option.name for option in made}
@@ -179,6 +183,7 @@ class _CompileCommand(click.Command):
     "--mean", callback=_numbers, default="", help="normalisation per channel: 0.485,0.456,0.406"
 )
 @click.option("--std", callback=_numbers, default="", help="as --mean; both are kept in the file")
+@cli_search.options
 @click.option(
     "-o",
     "--output",
@@ -206,13 +211,25 @@ def compile_(
     import lapilli
     from lapilli import data, importers, method_options, models, render, reports
 
+    wanted = cli_search.asked(given)
     if importers.importer_of(model) is not None:
         needless: dict[str, object] = {"--weights": weights, "--calib": spec, "--method": method}
         needless.update({"--calibrate": calibrate, "--mean": mean, "--std": std})
+        needless.update(wanted.flags() if wanted is not None else {})
         _show(_import(model, profile, output, given, needless), as_json, render.compiled)
         return
-    if spec is None or method is None:
+    if spec is None or (method is None and wanted is None):
         raise click.UsageError(f"Missing option '{'--calib' if spec is None else '--method'}'.")
+    if wanted is not None:
+        asked = {"method": method, "profile": profile, "calibrate": calibrate, "given": given}
+        artifact, found = cli_search.search(
+            *(model, weights, spec, calib_samples), mean=mean, std=std, wanted=wanted, **asked
+        )
+        artifact.save(output)
+        report = {"artifact": reports.identity(artifact, output), "search": found}
+        _show({**report, **reports.inspect_report(artifact)}, as_json, render.compiled)
+        return
+    assert method is not None
     options = method_options.build(lapilli.methods.METHODS, method, given)
     with terminal.bars() as bar:
         dataset = data.load(
@@ -398,13 +415,15 @@ def estimate(
 
 @group.command()
 @_model_file()
+@cli_search.plot
 @_common
-def inspect(model_file: Path, as_json: bool) -> None:
+def inspect(model_file: Path, plot_front: Path | None, as_json: bool) -> None:
     """Provenance, populations, proven ranges and schedule of a model file."""
     import lapilli
     from lapilli import render, reports
 
     artifact = lapilli.load(model_file)
+    cli_search.draw_stored(plot_front, artifact)
     report = {
         "artifact": reports.identity(artifact, model_file),
         **reports.inspect_report(artifact),

@@ -55,8 +55,9 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--save-pictures",
             metavar="DIR",
-            type=click.Path(path_type=Path, file_okay=False, exists=True),
-            help="Write class maps of the first images there as PNG files.",
+            type=click.Path(path_type=Path, file_okay=False),
+            callback=in_folder,
+            help="Write class maps of the first images there as PNG files; made where missing.",
         ),
     )
     for option in reversed(made):

@@ -114,7 +114,7 @@ def train(
 
 
 def _line(epoch: Epoch) -> str:
-    right = "" if epoch.accuracy is None else f", {100 * epoch.accuracy:.2f} % of the held-out"
+    right = "" if epoch.score is None else f", held-out images {100 * epoch.score:.2f} %"
     counted = f"{epoch.stage}: epoch {epoch.epoch} of {epoch.epochs}"
     return f"{counted}: loss {epoch.loss:.4f}{right}, {epoch.seconds:.0f} s"
 
@@ -128,8 +128,9 @@ def _report(trained: Trained, recipe: str, output: Path) -> Report:
         "epochs": [{**epoch.__dict__} for epoch in trained.epochs],
         "seconds": trained.seconds,
         "test_images": trained.images,
-        "network_accuracy": trained.network_accuracy,
-        "accuracy": trained.accuracy,
+        "measure": trained.measure,
+        "network_score": trained.network_score,
+        "score": trained.score,
         **reports.verification_report(trained.verification),
     }
 
@@ -137,13 +138,14 @@ def _report(trained: Trained, recipe: str, output: Path) -> Report:
 def _tables(report: Report) -> list[Any]:
     from lapilli.render import table
 
-    made = table(f"{report['recipe']}, {report['test_images']} test images", ("", ""), text=1)
+    title = f"{report['recipe']}, {report['test_images']} test images"
+    made = table(title, ("", report["measure"]), text=1)
 
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.2f} %"
 
-    made.add_row("the network as it was trained", percent(report["network_accuracy"]))
-    made.add_row("the spiking network, in integers", percent(report["accuracy"]))
+    made.add_row("the network as it was trained", percent(report["network_score"]))
+    made.add_row("the spiking network, in integers", percent(report["score"]))
     made.add_row("training", f"{report['seconds']:.0f} s")
     made.add_row("every equality checked", "holds" if report["ok"] else "FAILS")
     return [made]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,6 +56,8 @@ def save(
             allowed="(classes, height, width), or an argmax along the classes",
             remedy="Leave --save-pictures out, or use --save-outputs.",
         )
+    with contextlib.suppress(OSError):  # told by the first file that cannot be written
+        folder.mkdir(exist_ok=True)
     colours, written = palette(), []
     for name, found in maps.items():
         for index, plane in enumerate(found[:IMAGES]):

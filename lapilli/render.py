@@ -151,6 +151,10 @@ def compiled(report: Report) -> Iterator[RenderableType]:
     for name, value in rows.items():
         made.add_row(name, value)
     yield made
+    if "search" in report:
+        from lapilli.render_front import found
+
+        yield from found(report["search"])
 
 
 def _range(bounds: Sequence[int] | None) -> str:
@@ -163,7 +167,7 @@ def inspection(report: Report) -> Iterator[RenderableType]:
     """Everything that `lapilli inspect` shows."""
     origin = table(f"{report['artifact']['path']}", ("provenance", "value"), text=2)
     for key, value in report["provenance"].items():
-        if key == "rounding":  # a column of the populations
+        if key in ("rounding", "front"):  # a column of the populations, a table of its own
             continue
         origin.add_row(key, plain(_provenance(key, value)) or "-")
     origin.add_row("hash", report["artifact"]["hash"])
@@ -204,6 +208,9 @@ def inspection(report: Report) -> Iterator[RenderableType]:
         yield "Rounding: root mean square error of counts, relative to the activity in calibration."
     steps, latency = _steps(report["steps"]), _steps(report["latency_steps"])
     interval = _steps(report["interval_steps"]).removeprefix("1 ")
+    from lapilli.render_front import front
+
+    yield from front(report["provenance"]["front"])
     yield f"Schedule: {steps} per image, the result after {latency}, a new image every {interval}."
 
 

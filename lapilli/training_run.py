@@ -34,16 +34,17 @@ Progress = Callable[[str, int, int], None]
 class Trained:
     """What a recipe came to.
 
-    network_accuracy: of the trained network on the test images, as it was trained; accuracy: of
-    the artifact on the same ones, by the reference engine; None where outputs are no class scores.
-    seconds: of training in this process.
+    measure: what the scores are, 0..1; network_score: of the trained network on the test images, as
+    it was trained; score: of the artifact on the same ones, by the reference engine; None for test
+    images without labels. seconds: of training in this process.
     """
 
     artifact: Artifact
     network: torch.nn.Module
     epochs: tuple[Epoch, ...]
-    network_accuracy: float | None
-    accuracy: float | None
+    measure: str
+    network_score: float | None
+    score: float | None
     images: int
     verification: Verification
     seconds: float
@@ -93,6 +94,7 @@ def train(
         from lapilli.compiler.training.checkpoint import run_digest
         from lapilli.compiler.training.kinds import KINDS
         from lapilli.compiler.training.loop import Examples, fit
+        from lapilli.compiler.training.objectives import OBJECTIVES
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
 
@@ -107,16 +109,22 @@ def train(
             allowed="a source with labels",
             remedy="Add the array `labels` to the file.",
         )
+    test = _tests(recipe, learnt, told("reading test images"))  # before hours of training
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = models.load(recipe.network, Path(recipe.weights) if recipe.weights else None)
         assert isinstance(network, torch.nn.Module)
         images, labels = torch.from_numpy(learnt.images), torch.from_numpy(learnt.labels)
         prepare = _normaliser(recipe, images)
-        examples = Examples(images, labels, augmenter(recipe.augmentation, seed), prepare)
-        plan = KINDS[recipe.kind].plan(
-            network, recipe, prepare(images[: recipe.artifact.calibration])
-        )
+        augment, measure = augmenter(recipe.augmentation, seed), OBJECTIVES[recipe.loss].measure
+        examples = Examples(images, labels, augment, prepare, measure)
+        kind = KINDS[recipe.kind]
+        others = [
+            models.load(spec, Path(weights) if weights else None)
+            for spec, weights in kind.companions(recipe.options)
+        ]
+        calibration = prepare(images[: recipe.artifact.calibration])
+        plan = kind.plan(network, recipe, calibration, *others)
     fit_start = time.perf_counter()
     state = plan.model.state_dict()
     epochs = fit(
@@ -133,7 +141,7 @@ def train(
     if fabric.global_rank != 0:
         return None
     plan.model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return _deployed(recipe, plan, epochs, learnt, prepare, seconds, progress)
+    return _deployed(recipe, plan, epochs, learnt, test, prepare, seconds, progress)
 
 
 def _deployed(
@@ -141,18 +149,16 @@ def _deployed(
     plan: Any,
     epochs: list[Epoch],
     learnt: data.Dataset,
+    test: data.Dataset,
     prepare: Callable[[Tensor], Tensor],
     seconds: float,
     progress: Progress | None,
 ) -> Trained:
     """Compile, verify and compare."""
-    from lapilli import reports
-    from lapilli.compiler.training.loop import accuracy
+    from lapilli.compiler.training.loop import outputs_of
+    from lapilli.compiler.training.objectives import OBJECTIVES
 
-    told, how = _stages(progress), recipe.artifact
-    test = data.load(
-        recipe.data, split="test", limit=how.test or None, progress=told("reading test images")
-    )
+    how = recipe.artifact
     network, method = plan.finished()
     inputs = prepare(torch.from_numpy(test.images)).numpy()
     artifact = lapilli.compile(
@@ -160,32 +166,52 @@ def _deployed(
         calibration=prepare(torch.from_numpy(learnt.images[: how.calibration])).numpy(),
         method=method,
         profile=how.profile,
-        calibrate=how.calibrate,
+        calibrate=how.calibrate or None,
         progress=progress,
         preprocessing=(recipe.mean, recipe.std),
     )
     artifact = replace(artifact, provenance=replace(artifact.provenance, labels=learnt.names))
     verification = lapilli.verify(artifact, inputs[: how.verify], backends=_backends())
-    found = reports.evaluate(
-        artifact,
-        inputs,
-        labels=test.labels,
-        agreement_images=0,
-        progress=told("running the artifact"),
-    )
-    scored = found.predictions is not None and test.labels is not None
+    told = _stages(progress)("running the artifact")
+    found = lapilli.run(artifact, inputs, record="outputs", progress=told).outputs
+    measure = OBJECTIVES[recipe.loss]
+
+    def score(outputs: Tensor) -> float | None:
+        return (
+            None if test.labels is None else measure.measure(outputs, torch.from_numpy(test.labels))
+        )
+
     return Trained(
         artifact,
         network,
         tuple(epochs),
-        accuracy(plan, torch.from_numpy(inputs), torch.from_numpy(test.labels), lambda x: x)
-        if scored
-        else None,
-        float((np.asarray(found.predictions) == test.labels).mean()) if scored else None,
+        measure.name,
+        score(outputs_of(plan, torch.from_numpy(inputs), lambda x: x)),
+        score(torch.from_numpy(np.asarray(found, np.float32))),
         len(inputs),
         verification,
         seconds,
     )
+
+
+def _tests(
+    recipe: Recipe, learnt: data.Dataset, told: Callable[[int, int], None] | None
+) -> data.Dataset:
+    """Images that the network was not trained on."""
+    limit, held_out = recipe.artifact.test or None, recipe.training.held_out
+    if recipe.test_data or learnt.split != "all":
+        spec = recipe.test_data or recipe.data
+        return data.load(spec, split="test", limit=limit, progress=told)
+    if not held_out or learnt.labels is None:
+        raise InputError(
+            "recipe: test_data",
+            "scores are taken on images that the network was not trained on",
+            found=f"{recipe.data}, which has no test split",
+            allowed="test_data, or training.held_out",
+            remedy="Add --set test_data=npz:FILE, or --set training.held_out=500.",
+        )
+    images, labels = learnt.images[-held_out:][:limit], learnt.labels[-held_out:][:limit]
+    return replace(learnt, images=images, labels=labels)
 
 
 def _backends() -> tuple[str, ...]:
@@ -199,10 +225,10 @@ def _fabric(recipe: Recipe, device: str, tensorboard: Path | None) -> Fabric:
     """One process per device; under torchrun, as many as that started."""
     try:
         from lightning_fabric import Fabric
-        from lightning_fabric.loggers import TensorBoardLogger
+        from lightning_fabric.loggers.tensorboard import TensorBoardLogger
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
-    loggers = None
+    loggers: list[Any] = []
     if tensorboard is not None:
         try:
             loggers = [TensorBoardLogger(str(tensorboard), name="lapilli")]

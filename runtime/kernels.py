@@ -7,7 +7,7 @@ an integer that a / b does not reach, because a / b stays at least 1 / b below i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -20,6 +20,8 @@ from lapilli.compiler.neurons import (
     MultiThreshold,
     NeuronModel,
     OrGate,
+    RateGate,
+    RateMax,
     Readout,
     SignedIF,
     SoftResetIF,
@@ -111,6 +113,40 @@ def _or_gate(engine: Engine, p: Population, drives: list[Activity]) -> Activity:
         engine.keep("states", p, v)
     spikes = (v >= 1).to(v.dtype)
     return Activity(spikes, "train", spikes.sum(1))
+
+
+def _rate_max(engine: Engine, p: Population, drives: list[Activity]) -> Activity:
+    if engine.one_pass:
+        return stepped(engine, p, drives)
+    assert isinstance(p.neuron, RateMax)
+    v = engine.over_time(p, drives)
+    if engine.record == "states":
+        engine.keep("states", p, v)
+    largest = torch.zeros_like(v)  # of the running counts, after every step
+    for bits in _bits(v, p.neuron.inputs):
+        torch.maximum(largest, bits.cumsum(1), out=largest)
+    return Activity(changes(largest), "train", largest[:, -1])
+
+
+def _rate_gate(engine: Engine, p: Population, drives: list[Activity]) -> Activity:
+    if engine.one_pass:
+        return stepped(engine, p, drives)
+    assert isinstance(p.neuron, RateGate)
+    v = engine.over_time(p, drives)
+    if engine.record == "states":
+        engine.keep("states", p, v)
+    largest, spikes = torch.full_like(v, -1), torch.zeros_like(v)
+    for bits in _bits(v, p.neuron.inputs):
+        counts = bits.cumsum(1)
+        leads = counts > largest  # the first one among equals
+        largest, spikes = torch.where(leads, counts, largest), torch.where(leads, bits, spikes)
+    return Activity(spikes, "train", spikes.sum(1))
+
+
+def _bits(v: Tensor, count: int) -> Iterator[Tensor]:
+    """The lowest bits of v, which may be negative, from the lowest on."""
+    for k in range(count):
+        yield torch.floor(v * 2.0**-k).remainder_(2)
 
 
 def _soft_reset_if(engine: Engine, p: Population, drives: list[Activity]) -> Activity:
@@ -230,6 +266,8 @@ KERNELS: dict[type[NeuronModel], Kernel] = {
     SignedIF: _signed_if,
     MultiThreshold: _multi_threshold,
     OrGate: _or_gate,
+    RateMax: _rate_max,
+    RateGate: _rate_gate,
     Readout: _readout,
     **dict.fromkeys(STAIRCASES, _staircase),
 }

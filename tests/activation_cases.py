@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from lapilli.layers import QCFS
+from lapilli.layers import IF, QCFS, MultiThreshold, SignedIF, SpikingLayer
 
 Call = Callable[[Any], Any]
 SLOPES = torch.tensor([0.25, -0.5, 0.0, 1.5])
@@ -24,6 +24,12 @@ BOUNDS = torch.tensor([0.1, 0.2, 0.3, 0.4]).reshape(4, 1, 1)
 def prelu() -> nn.PReLU:
     layer = nn.PReLU(4)
     layer.weight.data = SLOPES.clone()
+    return layer
+
+
+def analog(layer: SpikingLayer) -> SpikingLayer:
+    """As its answer to a constant drive, which is what is compiled."""
+    layer.analog = True
     return layer
 
 
@@ -58,6 +64,17 @@ CLIPPED: dict[str, list[Call | nn.Module]] = {
 }
 CURVES: dict[str, list[Call | nn.Module]] = {
     "lapilli.compiler.training.qcfs.QCFS": [QCFS(4), nn.Sequential(nn.Dropout(), QCFS(7, 0.5))],
+    "lapilli.compiler.training.spiking_layers.IF": [
+        analog(IF(4)),
+        analog(IF(5, 0.5, initial="zero")),
+        nn.Sequential(nn.Dropout(), analog(IF(6, torch.tensor(0.7), reset="zero"))),
+    ],
+    "lapilli.compiler.training.spiking_layers.SignedIF": [analog(SignedIF(3, 0.5))],
+    "lapilli.compiler.training.spiking_layers.MultiThreshold": [
+        analog(MultiThreshold(2, 3, 0.5)),
+        analog(MultiThreshold(3, 2, 0.5, keep=0.75, initial="zero")),
+        analog(MultiThreshold(2, 4, 0.5, mixing="full", keep=0.5)),
+    ],
     "torch.nn.LeakyReLU": [nn.LeakyReLU(), nn.LeakyReLU(-0.5)],
     "torch.nn.functional.leaky_relu": [lambda x: F.leaky_relu(x, 0.2)],
     "torch.nn.functional.leaky_relu_": [lambda x: F.leaky_relu_(2 * x, 0.2)],
@@ -116,6 +133,10 @@ CURVES: dict[str, list[Call | nn.Module]] = {
     "abs": [lambda x: x.abs()],
     "abs_": [lambda x: (2 * x).abs_()],
     "absolute": [lambda x: x.absolute()],
+    "torch.floor": [lambda x: torch.floor(x * 5 + 0.5).clamp(0, 3) / 5],
+    "torch.floor_": [lambda x: torch.floor_(x * 5 + 0.5).clamp(0, 3) / 5],
+    "floor": [lambda x: (x.clamp(0, 0.6) * 5 + 0.5).floor() / 5],
+    "floor_": [lambda x: (x * 5 + 0.5).floor_().clamp_(0, 3) * 0.2],
     "torch.square": [torch.square],
     "square": [lambda x: x.square()],
     "square_": [lambda x: (2 * x).square_()],

@@ -93,7 +93,10 @@ THIRD_PARTY: dict[str, tuple[str, list[str]]] = {
     "PIL": ("pillow", [FRONT_DOOR]),
     "pydantic": ("pydantic", ["lapilli.compiler.training.recipe_file"]),
     "rich": ("rich", [FRONT_DOOR]),
-    "safetensors": ("safetensors", ["lapilli.compiler.training.checkpoint", FRONT_DOOR]),
+    "safetensors": (
+        "safetensors",
+        ["lapilli.compiler.training.checkpoint", "lapilli.compiler.training.lm_ht", FRONT_DOOR],
+    ),
     "scipy": ("scipy", ["lapilli.compiler", "lapilli.runtime"]),
     "sklearn": ("scikit-learn", [FRONT_DOOR]),
     "tomli": ("tomli", ["lapilli.compiler.training.recipe_file"]),

@@ -21,6 +21,7 @@ from lapilli.compiler.neurons import (
     NeuronModel,
     OrGate,
     Product,
+    RateGate,
     RateMax,
     SigmaDelta,
     SignedIF,
@@ -39,6 +40,7 @@ Coding = Literal[
     "ladder",
     "or",
     "max",
+    "gate",
     "sigma-delta",
     "lif",
     "lava-delta",
@@ -58,7 +60,7 @@ Coding = Literal[
 ]
 TIMINGS: dict[str, Timing] = {
     **dict.fromkeys(("rate", "hard", "signed", "multi", "lif"), "held"),
-    **dict.fromkeys(("or", "max", "lava-delta", "lava-sigma-delta", "train"), "train"),
+    **dict.fromkeys(("or", "max", "gate", "lava-delta", "lava-sigma-delta", "train"), "train"),
     "sigma-delta": "changes",
     "signed sigma-delta": "changes",
     **dict.fromkeys(("curve, changes", "graded max, changes", "product, changes"), "changes"),
@@ -199,6 +201,7 @@ _MAKERS: dict[str, Callable[[np.random.Generator, Drive], NeuronModel]] = {
     "ladder": _ladder,
     "or": lambda rng, drive: OrGate(),
     "max": lambda rng, drive: RateMax(3),
+    "gate": lambda rng, drive: RateGate(3),
     "sigma-delta": lambda rng, drive: SigmaDelta(*_windowed(rng, drive), drive.levels),
     "lif": _lif,
     "lava-delta": _lava_delta,

@@ -23,6 +23,7 @@ from lapilli.compiler.neurons import (
     NeuronModel,
     OrGate,
     Product,
+    RateGate,
     RateMax,
     Readout,
     SigmaDelta,
@@ -199,6 +200,18 @@ def _rate_max(n: Neuron, drive: int, tau: int, steps: int) -> int:
     return max(sums[1]) - max(sums[0], default=0)
 
 
+def _rate_gate(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    n.kept["v"] = saturated(drive)
+    spikes = [n.v // 2**k % 2 for k in range(n.model.inputs)]
+    n.kept["earlier"] = [*([] if tau == 0 else n.kept["earlier"]), spikes]
+    best = spike = -1
+    for k in range(n.model.inputs):
+        count = sum(step[k] for step in n.kept["earlier"])
+        if count > best:
+            best, spike = count, spikes[k]
+    return spike
+
+
 def _less(x: int, decay: int) -> int:
     kept = abs(x) * (4096 - decay) // 4096
     return kept if x >= 0 else -kept
@@ -249,6 +262,7 @@ STEPS: dict[type[NeuronModel], Callable[[Neuron, int, int, int], int]] = {
     Ladder: _ladder,
     OrGate: _or_gate,
     RateMax: _rate_max,
+    RateGate: _rate_gate,
     GradedMax: _graded_max,
     Product: _product,
     Readout: _readout,

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from artifact_samples import PROVENANCE, forge, forge_hdf5, packed_sample, sample, sample_netlist
+from hdf5_checksums import lookup3
 from netlist_neurons import Coding
 from netlists import ALL_CODINGS, CODINGS, random_netlist
 
@@ -110,7 +111,7 @@ def test_reading_needs_no_torch(path: Path) -> None:
 
 def test_any_hdf5_tool_reads_it(path: Path) -> None:
     with h5py.File(path) as file:
-        assert file.attrs["format_version"] == 3
+        assert file.attrs["format_version"] == 4
         assert file.attrs["hash"].decode() == sample().hash
         connection = file["netlist/connections/0000"]
         assert connection.attrs["source"] == b"input"
@@ -208,7 +209,7 @@ def test_what_verify_refuses_names_the_file(path: Path) -> None:
 
 
 def test_the_inner_version_counts_too(path: Path) -> None:
-    forge(path, lambda record: record.update(format_version=4))
+    forge(path, lambda record: record.update(format_version=3))
     assert refusal(path).where == f"{path}:/format"
 
 
@@ -320,6 +321,18 @@ def test_what_the_hdf5_library_refuses_is_one_error(path: Path) -> None:
     error = refusal(path)
     assert error.rule == "is well-formed HDF5"
     assert "checksum" in error.found
+
+
+@pytest.mark.parametrize("count", [2**40, 2**63])
+def test_a_count_of_links_that_no_memory_holds_is_refused(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "model.h5"
+    packed_sample().save(path)
+    image = bytearray(read_sealed(path))
+    start = image.index(b"BTHD\0\5")  # the header of the tree of a group's links by name
+    image[start + 26 : start + 34] = count.to_bytes(8, "little")
+    image[start + 34 : start + 38] = lookup3(bytes(image[start : start + 34])).to_bytes(4, "little")
+    write_sealed(path, bytes(image))
+    assert refusal(path).rule == "has links that are in the file"
 
 
 def test_a_damaged_text_is_one_error(path: Path) -> None:

@@ -153,6 +153,18 @@ def test_ratio_rises_with_levels_and_the_netlist_is_all_stages_together() -> Non
             assert a.role != "activation" or a.own_db < b.own_db
 
 
+def test_weights_of_another_training_are_told() -> None:
+    model, images = pooled()
+    made = lapilli.compile(model, calibration=images, method=METHODS["parallel"])
+    other, _ = pooled()
+    for parameter in other.parameters():
+        torch.nn.init.uniform_(parameter, -0.5, 0.5)
+    texts = [text for _, text in lapilli.blame(other, made, images).worst]
+    assert any("not those that were compiled" in text for text in texts)
+    texts = [text for _, text in lapilli.blame(model, made, images).worst]
+    assert not any("not those that were compiled" in text for text in texts)
+
+
 @pytest.mark.parametrize("damaged", [0, 1, 2])
 def test_the_layer_with_planted_damage_is_the_worst(damaged: int) -> None:
     model, images = sample("residual")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,11 @@ def test_maps_become_pictures(run: Run, folder: Path, tmp_path: Path, readout: s
     options = () if readout is None else ("--readout", readout)
     outcome = run(*on(folder, "segmentation", "bare"), "--save-pictures", tmp_path, *options)
     assert outcome.code == 0
+    assert not (tmp_path / "new").exists()
+    new = run(*on(folder, "segmentation", "bare"), "--save-pictures", tmp_path / "new", *options)
+    assert new.code == 0
+    assert len(list((tmp_path / "new").iterdir())) == 12
+    shutil.rmtree(tmp_path / "new")
     found = trace(folder, "segmentation")
     names = [f"{name}_{i:04d}.png" for name in found for i in range(6)]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
@@ -191,6 +197,10 @@ def test_pictures_of_what_is_no_map_are_refused(run: Run, folder: Path, tmp_path
     assert outcome.code == 2
     assert "an output gives classes of pixels" in outcome.err
     assert run(*on(folder, "detector", "bare"), "--save-pictures", tmp_path / "no").code == 2
+    assert not (tmp_path / "no").exists()
+    deep = run(*on(folder, "segmentation", "bare"), "--save-pictures", tmp_path / "no" / "where")
+    assert deep.code == 2
+    assert "there is no folder" in deep.err
 
 
 def test_names_of_a_file_lead_nowhere(tmp_path: Path) -> None:

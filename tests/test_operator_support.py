@@ -110,7 +110,7 @@ def test_one_operator_says_with_what_it_compiles(run: Run, name: str) -> None:
     assert outcome.code == 0
     assert "SiLU (swish): compiles" in outcome.out
     assert "Ladder" in outcome.out
-    assert "(1) " in outcome.out and "a rate is the drive itself" in " ".join(outcome.out.split())
+    assert "(1) " in outcome.out and "a clipped line of the drive" in " ".join(outcome.out.split())
     (family,) = run("operators", name, "--json").json["compiles"]
     assert family["modules"] == ["SiLU"]
     assert family["support"] == stored("SiLU (swish)")

@@ -18,7 +18,7 @@ from lapilli.compiler.activations import Curve
 from lapilli.compiler.artifact import Artifact
 from lapilli.compiler.calibrate import calibrate
 from lapilli.compiler.execute import TorchMax
-from lapilli.compiler.layers.separable import separable_map
+from lapilli.compiler.layers.max_pooling import separable_map
 from lapilli.compiler.layers.windows import windows
 from lapilli.compiler.linear import frozen
 from lapilli.compiler.netlist import Population

@@ -39,7 +39,7 @@ def test_seal_holds_versions_and_hash(path: Path) -> None:
     assert read_sealed(path) == IMAGE
     head = path.read_bytes()[:SEAL_BYTES]
     sha = hashlib.sha256(IMAGE).hexdigest()
-    text = f"lapilli artifact\nformat 3\nneeds lapilli 0.1.0\nsha256 {sha}\n"
+    text = f"lapilli artifact\nformat 4\nneeds lapilli 0.1.0\nsha256 {sha}\n"
     assert head == text.encode() + bytes(SEAL_BYTES - len(text))
 
 
@@ -84,9 +84,9 @@ def test_an_hdf5_file_of_another_tool_is_told(path: Path) -> None:
 
 
 def test_a_newer_format_says_what_to_install(path: Path) -> None:
-    path.write_bytes(b"lapilli artifact\nformat 4\nneeds lapilli 0.7.2\nsomething new\n")
+    path.write_bytes(b"lapilli artifact\nformat 5\nneeds lapilli 0.7.2\nsomething new\n")
     error = refusal(path)
-    assert (error.found, error.allowed) == ("format 4", "format 3")
+    assert (error.found, error.allowed) == ("format 5", "format 4")
     assert error.remedy == "Install lapilli 0.7.2 or later, or compile again."
 
 

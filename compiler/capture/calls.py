@@ -18,6 +18,7 @@ from torch import fx
 from lapilli.compiler.capture import binding
 from lapilli.compiler.capture.endings import Endings, returned
 from lapilli.compiler.capture.recording import Recording
+from lapilli.compiler.capture.staircases import with_staircases
 from lapilli.compiler.ir import Graph, Input, Node
 from lapilli.compiler.layers import TABLE, Kind
 from lapilli.compiler.layers.catalogue import allowed
@@ -35,7 +36,7 @@ _VIEWS = (RESHAPE, IDENTITY, DROPOUT)
 
 def graph_of(recording: Recording) -> Graph:
     """The verified graph of a recording. Raises UnsupportedOperatorError, CaptureError."""
-    graph = _Capture(recording).run()
+    graph = with_staircases(_Capture(recording).run())
     graph.verify()
     return graph
 

@@ -26,12 +26,14 @@ class Execution:
         # Tensors made in inference mode count no versions.
         with torch.inference_mode(False), torch.no_grad():
             self.values[node] = execute(args, kwargs)
-        changed = {_storage(v) for n, old in versions.items() if _version(v := value(n)) > old}
-        if changed:
+        # All views of one memory count their changes together; which one of the operands that share
+        # it was written is not known, so all of them are taken for written.
+        written = [v for n, old in versions.items() if _version(v := value(n)) > old]
+        if written:
             self._overwritten[node] = [
                 n
                 for n, found in self.values.items()
-                if n is not node and is_tensor(found) and _storage(found) in changed
+                if n is not node and any(_overlap(v, w) for v in _tensors(found) for w in written)
             ]
 
     def overwritten(self, node: fx.Node) -> list[tuple[fx.Node, bool]]:
@@ -51,8 +53,26 @@ def _version(tensor: torch.Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+def _tensors(value: Any) -> list[torch.Tensor]:
+    """The tensor, or those of a tuple, such as chunks."""
+    return [v for v in (value if isinstance(value, (tuple, list)) else (value,)) if is_tensor(v)]
+
+
+def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Is there a number that both hold?"""
+    if a.untyped_storage().data_ptr() != b.untyped_storage().data_ptr():
+        return False
+    if a.dtype != b.dtype or a.numel() == a.untyped_storage().nbytes() // a.element_size():
+        return True
+    return bool((_places(a) & _places(b)).any())
+
+
+def _places(tensor: torch.Tensor) -> torch.Tensor:
+    """Which numbers of its memory a tensor holds."""
+    size = tensor.untyped_storage().nbytes() // tensor.element_size()
+    held = torch.zeros(size, dtype=torch.bool)
+    held.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).fill_(True)
+    return held
 
 
 def _same_view(a: Any, b: Any) -> bool:

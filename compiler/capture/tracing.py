@@ -21,6 +21,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import fx
+from torch.overrides import has_torch_function
 
 from lapilli.compiler.capture.binding import plain
 from lapilli.compiler.capture.execution import Execution, is_tensor
@@ -164,6 +165,18 @@ class _Proxy(fx.Proxy):
 
     def __len__(self) -> int:
         return len(self._real)
+
+    def relu(self) -> Any:
+        return self._activated("relu")
+
+    def relu_(self) -> Any:
+        return self._activated("relu_")
+
+    def _activated(self, name: str) -> Any:
+        # fx would record a method without asking who turns calls (training/substitution.py).
+        if has_torch_function((self._real,)):  # a mode: the value itself has none
+            return getattr(torch, name)(self)
+        return self.tracer.create_proxy("call_method", name, (self,), {})
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})

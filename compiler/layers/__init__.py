@@ -42,6 +42,7 @@ from lapilli.compiler.layers.dense import (
     LINEAR,
     PRODUCT,
 )
+from lapilli.compiler.layers.floor import FLOOR
 from lapilli.compiler.layers.joining import CONCATENATE, HSTACK, SPLIT, STACK, UNBIND
 from lapilli.compiler.layers.max_pooling import (
     ADAPTIVE_MAX_POOL,
@@ -125,6 +126,7 @@ TABLE: tuple[LayerRule, ...] = (
     ONNX_BATCH_NORM,
     INSTANCE_NORM,
     *ACTIVATIONS,
+    FLOOR,
     AVERAGE_POOL,
     ADAPTIVE_AVERAGE_POOL,
     MEAN,

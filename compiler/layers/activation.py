@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
-from lapilli.compiler.activations import QCFS, Activation, Clip, Curve
+from lapilli.compiler.activations import QCFS, Activation, Clip, Curve, Dynamics
 from lapilli.compiler.ir import Node
 from lapilli.compiler.layers.rule import Call, LayerRule, Operand, real
 from lapilli.compiler.linear import Array, per_channel
@@ -140,6 +140,25 @@ def _leaky_relu(
 
 def _prelu(call: Call, *, input: Operand, weight: Array) -> Node:
     return _curve(call, input, "leaky_relu", weight)
+
+
+def _spiking(
+    call: Call, *, input: Operand, threshold: Array, dynamics: Dynamics, analog: bool
+) -> Node:
+    if not analog:
+        raise call.refuse(
+            "a network of spikes is compiled by its answer to a constant drive",
+            f"{call.called} that runs over {dynamics.steps} steps",
+            "analog mode",
+            "Compile SpikingNetwork(...).analog() with the method that .method() says.",
+        )
+    levels = dynamics.levels * dynamics.steps
+    node = _qcfs(call, input=input, threshold=threshold, levels=levels)
+    assert isinstance(node, Activate)
+    assert isinstance(node.activation, Curve)
+    return dataclasses.replace(
+        node, activation=dataclasses.replace(node.activation, dynamics=dynamics)
+    )
 
 
 def _qcfs(call: Call, *, input: Operand, threshold: Array, levels: int) -> Node:
@@ -426,9 +445,17 @@ ABSOLUTE = _without_parameters(
 SQUARE = _without_parameters(
     "square", "torch.square", methods=("square", "square_"), aten=("square", "square_")
 )
+_SPIKING = ("IF", "SignedIF", "MultiThreshold")
 ONNX_ACTIVATIONS = (
     LayerRule(
         build=_qcfs, modules={"lapilli.compiler.training.qcfs.QCFS": ("threshold", "levels")}
+    ),
+    LayerRule(
+        build=_spiking,
+        modules=dict.fromkeys(
+            (f"lapilli.compiler.training.spiking_layers.{n}" for n in _SPIKING),
+            ("threshold", "dynamics", "analog"),
+        ),
     ),
     LayerRule(build=_onnx_prelu, onnx={"PRelu": ("input", "weight")}),
     LayerRule(build=_onnx_hard_sigmoid, onnx={"HardSigmoid": ("input",)}),

@@ -79,7 +79,7 @@ FAMILIES: tuple[Family, ...] = (
     _activation("soft and hard shrink", "softshrink", "hardshrink", "shrink"),
     _activation("absolute value", "abs"),
     _activation("square", "square", "pow"),
-    _activation("QCFS, a staircase that was trained", "qcfs"),
+    _activation("QCFS, a staircase that was trained", *("qcfs", "floor", "if")),
     Family("average pooling", ("avgpool1d", "averagepool", "globalaveragepool")),
     Family("adaptive average pooling", ("adaptiveavgpool1d",)),
     Family("mean over axes", ("mean", "reducemean")),

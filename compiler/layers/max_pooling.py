@@ -6,32 +6,53 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
+import scipy.sparse as sp
 
-from lapilli.compiler.ir import Node, Shape
+from lapilli.compiler.ir import Node
 from lapilli.compiler.layers.onnx_windows import Numbers, numbers, padding
-from lapilli.compiler.layers.pooling import as_images, image_shape, plane_axes
-from lapilli.compiler.layers.rule import Call, LayerRule, Operand, pair
-from lapilli.compiler.layers.separable import separable_map
-from lapilli.compiler.layers.windows import adaptive_axis, windows
-from lapilli.compiler.linear import Array, LinearMap
+from lapilli.compiler.layers.plane import PlaneNode, check_image, on_plane, per_axis
+from lapilli.compiler.layers.rule import Call, LayerRule, Operand, axis_of
+from lapilli.compiler.layers.windows import Window, adaptive_axis, window
+from lapilli.compiler.linear import Array, Conv, ConvTransposed, LinearMap, Shape, Sparse, frozen
 
 
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
-class MaxPool(Node):
+class MaxPool(PlaneNode):
     """The largest value of each window; a window is the product of a row's and a column's.
 
-    in_shape (C, H, W): the operand as it is, or with an axis of one where it has none; rows,
-    columns: (out, in) of zeros and ones per spatial axis. What pads the operand is never largest.
+    The matrices are of zeros and ones. What pads the operand is never largest.
     """
-
-    in_shape: Shape
-    rows: Array
-    columns: Array
 
     def map(self) -> LinearMap:
         """Zeros and ones: what each output compares."""
         return separable_map(self.in_shape, self.rows, self.columns)
+
+
+def separable_map(in_shape: Shape, rows: Array, columns: Array) -> LinearMap:
+    """y[c] = rows @ x[c] @ columns.T for images (C, H, W); rows (H', H), columns (W', W).
+
+    A depthwise convolution where all outputs read alike windows, a transposed one where all inputs
+    have alike stamps, else a sparse matrix.
+    """
+    channels = in_shape[0]
+    out_shape = (channels, len(rows), len(columns))
+    for form, one, other in ((Conv, rows, columns), (ConvTransposed, rows.T, columns.T)):
+        height, width = window(one), window(other)
+        if height is None or width is None:
+            continue
+        kernel = np.multiply.outer(height.weights, width.weights)
+        return form(
+            frozen(np.broadcast_to(kernel, (channels, 1, *kernel.shape))),
+            in_shape,
+            out_shape,
+            stride=(height.stride, width.stride),
+            padding=(height.padding, width.padding),
+            groups=channels,
+        )
+    plane = sp.kron(sp.csr_matrix(rows), sp.csr_matrix(columns))
+    matrix = sp.kron(sp.identity(channels), plane, format="csr")
+    return Sparse.from_matrix(matrix, in_shape, out_shape)
 
 
 def _max_pool(
@@ -46,18 +67,29 @@ def _max_pool(
     return_indices: bool = False,
 ) -> Node:
     _refuse_indices(call, return_indices)
-    shape, out = image_shape(call, input.shape), call.shape
-    kernel, spread, pad = pair(kernel_size), pair(dilation), pair(padding)
-    step = kernel if stride in (None, (), []) else pair(stride)
-    if len(shape) == 2:
-        kernel, spread, step, pad = (1, kernel[1]), (1, spread[1]), (1, step[1]), (0, pad[1])
-        shape, out = as_images(shape), as_images(out)
+    rank = check_image(call, input)
+    kernel, spread, pad = (per_axis(value, rank) for value in (kernel_size, dilation, padding))
+    step = kernel if stride in (None, (), []) else per_axis(stride, rank)
     # ceil_mode shows in the number of windows alone, and that is known from the result.
-    rows, columns = (
-        windows(_taps(kernel[a], spread[a]), np.arange(out[a + 1]) * step[a] - pad[a], shape[a + 1])
-        for a in (0, 1)
-    )
-    return _node(call, input, shape, rows, columns)
+    return _over_windows(call, input, kernel, spread, step, pad)
+
+
+def _over_windows(
+    call: Call,
+    operand: Operand,
+    kernel: Shape,
+    dilations: Shape,
+    strides: Shape,
+    before: Shape,
+) -> Node:
+    """The pool of one setting per axis, `before`: what pads the operand in front."""
+    settings = zip(kernel, dilations, strides, before, strict=True)
+    sizes = zip(operand.shape[1:], call.shape[1:], strict=True)
+    matrices = [
+        Window(_taps(taps, apart), pace, first).matrix(out, size)
+        for (taps, apart, pace, first), (size, out) in zip(settings, sizes, strict=True)
+    ]
+    return on_plane(MaxPool, call, operand, matrices)
 
 
 def _taps(kernel: int, dilation: int) -> Array:
@@ -70,21 +102,33 @@ def _adaptive(
     call: Call, *, input: Operand, output_size: Any, return_indices: bool = False
 ) -> Node:
     _refuse_indices(call, return_indices)
-    shape, out = image_shape(call, input.shape), call.shape
-    if len(shape) == 2:
-        shape, out = as_images(shape), as_images(out)
-    rows, columns = ((adaptive_axis(shape[a], out[a]) > 0).astype(float) for a in (1, 2))
-    return _node(call, input, shape, rows, columns)
+    check_image(call, input)
+    sizes = zip(input.shape[1:], call.shape[1:], strict=True)
+    matrices = [(adaptive_axis(size, out) > 0).astype(float) for size, out in sizes]
+    return on_plane(MaxPool, call, input, matrices)
 
 
 def _over_axes(call: Call, *, input: Operand, dim: Any = (), keepdim: bool = False) -> Node:
-    axes = plane_axes(call, input.shape, dim, "a maximum", "amax((2, 3)) or AdaptiveMaxPool2d(1)")
-    shape = input.shape if len(input.shape) == 3 else (*input.shape, 1)
-    rows, columns = (
+    axes = _plane_axes(call, input.shape, dim)
+    matrices = [
         np.ones((1, n)) if axis in axes else np.eye(n)
-        for axis, n in zip((1, 2), shape[1:], strict=True)
-    )
-    return _node(call, input, shape, rows, columns)
+        for axis, n in enumerate(input.shape[1:], start=1)
+    ]
+    return on_plane(MaxPool, call, input, matrices)
+
+
+def _plane_axes(call: Call, shape: Shape, dim: Any) -> set[int]:
+    """The axes of the image plane that a reduction runs over."""
+    dims = (dim,) if isinstance(dim, int) else tuple(dim or ())
+    axes = {axis_of(call, d, shape) for d in dims}
+    if not axes or not axes <= {1, 2} or len(shape) not in (2, 3):
+        raise call.refuse(
+            "a maximum is over axes of the image plane",
+            f"dim={dim} of (N, {', '.join(map(str, shape))})",
+            "dim=(2, 3), or one of the two",
+            "Use amax((2, 3)) or AdaptiveMaxPool2d(1).",
+        )
+    return axes
 
 
 def _onnx_max_pool(
@@ -105,24 +149,24 @@ def _onnx_max_pool(
     margins = padding(call, input.shape, call.shape, kernel, step, spread, pads, auto_pad)
     # The padding behind an axis shows in the number of windows alone, and that is known.
     before = tuple(first for first, _ in margins)
-    axes = [
-        windows(
-            _taps(kernel[a], spread[a]),
-            np.arange(call.shape[a + 1]) * step[a] - before[a],
-            input.shape[a + 1],
-        )
-        for a in range(rank)
-    ]
-    shape = input.shape if rank == 2 else as_images(input.shape)
-    return _node(call, input, shape, *(axes if rank == 2 else (np.ones((1, 1)), axes[0])))
+    return _over_windows(call, input, kernel, spread, step, before)
 
 
 def _global_max(call: Call, *, input: Operand) -> Node:
     return _over_axes(call, input=input, dim=tuple(range(2, len(input.shape) + 1)), keepdim=True)
 
 
-def _onnx_max(call: Call, *, input: Operand, axes: Any = None, keepdims: int = 1, **_: Any) -> Node:
+def _onnx_max(
+    call: Call,
+    *,
+    input: Operand,
+    axes: Any = None,
+    keepdims: int = 1,
+    noop_with_empty_axes: int = 0,
+) -> Node | Operand:
     dims = () if axes is None else tuple(int(axis) for axis in axes)
+    if not dims and noop_with_empty_axes:
+        return input
     return _over_axes(call, input=input, dim=dims, keepdim=bool(keepdims))
 
 
@@ -133,20 +177,7 @@ def _refuse_indices(call: Call, return_indices: bool) -> None:
         )
 
 
-def _node(call: Call, operand: Operand, in_shape: Shape, rows: Array, columns: Array) -> Node:
-    return MaxPool(
-        name=call.name,
-        inputs=(operand.name,),
-        shape=call.shape,
-        where=call.where,
-        in_shape=in_shape,
-        rows=rows,
-        columns=columns,
-    )
-
-
 _WINDOW = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-# torch's own functions take the last two in another order than its modules' constructors do.
 _FUNCTION = ("input", *_WINDOW)
 
 MAX_POOL = LayerRule(

@@ -34,6 +34,10 @@ _CURVE = (
     "Use an activation that `lapilli operators` lists, or add the curve to "
     "lapilli.compiler.activations: any function of one variable becomes a ladder."
 )
+_PARTS = (
+    "Parts of a tensor are not written to: join the result from its parts with torch.cat or "
+    "torch.stack, or multiply by a constant mask and add."
+)
 _SIZE = "Keep the resolution, or resize with nearest or bilinear interpolation."
 _DATA = "Python code and numbers must not depend on the values of tensors, only on their shapes."
 _TYPE = "Compute in float32 throughout: Lapilli does the quantisation."
@@ -73,8 +77,15 @@ _REMEDIES: dict[str, tuple[str, ...]] = {
     _LOOKED_UP: ("embedding", "embeddingbag", "one_hot"),
     _WINDOWS: ("unfold", "fold", "im2col", "col2im"),
     _CURVE: (
-        *("exp", "log", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "sign", "floor", "ceil"),
+        *("exp", "log", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "sign", "ceil"),
         *("round", "erf", "logit"),
+    ),
+    _PARTS: (
+        *("setitem", "zeros_like", "ones_like", "empty_like", "full_like", "fill", "copy"),
+        *("fill_", "zero_", "copy_", "index_fill", "index_fill_", "index_copy", "index_copy_"),
+        *("index_add", "index_add_", "index_put", "index_put_", "scatter", "scatter_"),
+        *("scatter_add", "scatter_add_", "slice_scatter", "select_scatter", "masked_scatter"),
+        *("scatternd", "scatterelements"),
     ),
     _SIZE: ("grid_sample", "grid_sampler", "gridsample", "affine_grid", "affinegrid"),
     _DATA: ("item", "tolist", "numpy", "bool", "is_contiguous"),

@@ -11,34 +11,20 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
-import scipy.sparse as sp
 
-from lapilli.compiler.compose import Affine
-from lapilli.compiler.ir import Node, Shape
+from lapilli.compiler.ir import Node
+from lapilli.compiler.layers.plane import PlaneNode, on_plane, weighted_sums
 from lapilli.compiler.layers.rule import Call, LayerRule, Operand
 from lapilli.compiler.layers.shape import getitem
-from lapilli.compiler.layers.tensor_product import tensor_product
 from lapilli.compiler.layers.windows import adaptive_axis
-from lapilli.compiler.linear import Array, LinearMap
+from lapilli.compiler.linear import Array
 from lapilli.compiler.numerics import round_down
 
 
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Interpolate(Node):
-    """Every pixel is a weighted sum of input pixels; one (out, in) matrix per spatial axis.
-
-    in_shape (C, H, W): the operand, or a sequence (C, L) with a height of one.
-    """
-
-    in_shape: Shape
-    rows: Array
-    columns: Array
-
-    def maps(self) -> tuple[LinearMap, ...]:
-        """Maps whose sum this is; see tensor_product."""
-        axes = (None, sp.csr_matrix(self.rows), sp.csr_matrix(self.columns))
-        return tensor_product(self.in_shape, axes)
+class Interpolate(PlaneNode):
+    """Every pixel is a weighted sum of input pixels; one (out, in) matrix per spatial axis."""
 
 
 _MODES = ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "area")
@@ -69,15 +55,7 @@ def _interpolate(
             input.shape[1:], call.shape[1:], factors if given else (None,) * rank, strict=True
         )
     ]
-    return Interpolate(
-        name=call.name,
-        inputs=(input.name,),
-        shape=call.shape,
-        where=call.where,
-        in_shape=input.shape if rank == 2 else (input.shape[0], 1, input.shape[1]),
-        rows=matrices[0] if rank == 2 else np.ones((1, 1)),
-        columns=matrices[-1],
-    )
+    return on_plane(Interpolate, call, input, matrices)
 
 
 def _resized(
@@ -157,15 +135,7 @@ def _onnx_resize(
         _onnx_axis(mode, where, nearest_mode, size, out, factor)
         for size, out, factor in zip(input.shape[1:], call.shape[1:], factors[2:], strict=True)
     ]
-    return Interpolate(
-        name=call.name,
-        inputs=(input.name,),
-        shape=call.shape,
-        where=call.where,
-        in_shape=input.shape if rank == 4 else (input.shape[0], 1, input.shape[1]),
-        rows=matrices[0] if rank == 4 else np.ones((1, 1)),
-        columns=matrices[-1],
-    )
+    return on_plane(Interpolate, call, input, matrices)
 
 
 _Place = Callable[[Array, float, int, int], Array]
@@ -226,15 +196,8 @@ def _gather(call: Call, *, input: Operand, indices: Any) -> Node:
         and (rows.shape, columns.shape) == ((call.shape[1], 1), (call.shape[2],))
     ):
         return getitem(call, input=input, index=tuple(places))
-    return Interpolate(
-        name=call.name,
-        inputs=(input.name,),
-        shape=call.shape,
-        where=call.where,
-        in_shape=input.shape,
-        rows=np.eye(input.shape[1])[rows.reshape(-1)],
-        columns=np.eye(input.shape[2])[columns],
-    )
+    matrices = (np.eye(input.shape[1])[rows.reshape(-1)], np.eye(input.shape[2])[columns])
+    return on_plane(Interpolate, call, input, matrices)
 
 
 def _axis(mode: str, align_corners: bool, size: int, out: int, pace: float | None) -> Array:
@@ -307,17 +270,13 @@ def _smoothed(how: str, align_corners: bool, size: int, out: int, pace: float | 
     return np.asarray(matrix / matrix.sum(axis=1, keepdims=True))
 
 
-def _lower(node: Interpolate, operands: tuple[Affine, ...]) -> Affine:
-    return operands[0].through(*node.maps()).viewed(node.shape)
-
-
 _MODULE = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
 _RESIZE = ("size", "scale_factor", "mode", "align_corners")
 
 INTERPOLATE = LayerRule(
     build=_interpolate,
     node=Interpolate,
-    lower=_lower,
+    lower=weighted_sums,
     modules={
         "torch.nn.Upsample": _MODULE,
         "torch.nn.UpsamplingNearest2d": _RESIZE,

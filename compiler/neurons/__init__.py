@@ -17,6 +17,7 @@ from lapilli.compiler.neurons.model import State as State
 from lapilli.compiler.neurons.multi_threshold import MultiThreshold as MultiThreshold
 from lapilli.compiler.neurons.or_gate import OrGate as OrGate
 from lapilli.compiler.neurons.product import Product as Product
+from lapilli.compiler.neurons.rate_gate import RateGate as RateGate
 from lapilli.compiler.neurons.rate_max import RateMax as RateMax
 from lapilli.compiler.neurons.readout import Readout as Readout
 from lapilli.compiler.neurons.sending import AnySending as AnySending
@@ -40,6 +41,7 @@ MODELS: tuple[type[NeuronModel], ...] = (
     Ladder,
     OrGate,
     RateMax,
+    RateGate,
     GradedMax,
     Product,
     SigmaDelta,

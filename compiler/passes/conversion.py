@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, final
 
 import numpy as np
 
-from lapilli.compiler.activations import Clip, staircase_top
+from lapilli.compiler.activations import Clip, dynamics_of, staircase_top
 from lapilli.compiler.errors import UnsupportedOperatorError
 from lapilli.compiler.linear import Array, frozen
 from lapilli.compiler.numerics import half_up, signed_range
@@ -104,11 +104,34 @@ def clipped_line(p: Population) -> Clip:
         return Clip(0.0, float(trained[0].max()))
     raise UnsupportedOperatorError(
         f"{p.name} at {p.where}",
-        "a rate is the drive itself, from no spike to a spike in every step",
+        "spikes of equal value add up to a clipped line of the drive",
         found="product" if p.activation is None else p.activation.name,
         allowed="ReLU, ReLU6 and other clipped lines, QCFS",
         remedy="Use the method parallel, whose neurons count any function of their drive.",
     )
+
+
+def check_dynamics(p: Population, uneven: Literal["subtract", "zero"] | None = None) -> None:
+    """Raise UnsupportedOperatorError where p was trained to count as a method's neurons do not.
+
+    uneven: the reset of what the method can do beside even staircases; None: nothing.
+    """
+    trained = dynamics_of(p.activation)
+    if trained is None or trained.even or trained.reset == uneven:
+        return
+    raise UnsupportedOperatorError(
+        f"{p.name} at {p.where}",
+        "a layer of spikes is converted to neurons that count as it was trained to",
+        found=str(trained),
+        allowed="an even staircase, under this method's options",
+        remedy="Use the method that SpikingNetwork.method() says.",
+    )
+
+
+def own_start(p: Population, otherwise: float) -> float:
+    """The fraction of a threshold that p's membrane starts with; its own where it was trained."""
+    trained = dynamics_of(p.activation)
+    return otherwise if trained is None else trained.initial
 
 
 def line_steps(

@@ -15,9 +15,11 @@ from lapilli.compiler.errors import InputError
 from lapilli.compiler.linear import frozen
 from lapilli.compiler.passes.conversion import (
     ClipRule,
+    check_dynamics,
     convert_edges,
     input_population,
     line_steps,
+    own_start,
 )
 from lapilli.compiler.passes.options import check_count, check_flag, help_text
 from lapilli.compiler.passes.signed_pools import lower_signed_pools
@@ -59,6 +61,14 @@ class FastSNN(Staircase):
         super().__post_init__()
         check_flag("settle", self.settle)
         check_flag("signed", self.signed)
+        if self.mixed and not self.settle:
+            raise InputError(
+                "option mixed",
+                "without settling, neurons tell as many levels apart as there are steps",
+                found=f"mixed={self.mixed!r} without settle",
+                allowed="mixed with settle",
+                remedy="Leave mixed out, or settle on.",
+            )
         if self.steps is not None:
             check_count("steps", self.steps, 1, MAX_STEPS)
         if self.settle and not self.signed:
@@ -72,7 +82,7 @@ class FastSNN(Staircase):
 
 
 def convert_fast_snn(graph: PopulationGraph, ranges: Ranges, options: FastSNN) -> SpikingGraph:
-    """Signed neurons of options.levels levels, or plain ones with a reset by subtraction.
+    """Signed neurons of their levels, or plain ones with a reset by subtraction.
 
     Without settling, a spike is worth the clip value and T steps tell T levels apart, as a rate
     does; the clip value is the one that suits options.levels levels. Max pools of signed spikes are
@@ -81,6 +91,8 @@ def convert_fast_snn(graph: PopulationGraph, ranges: Ranges, options: FastSNN) -
     window is long enough.
     """
     steps = options.levels if options.steps is None else options.steps
+    levels = options.own_levels(graph)
+    most = max(levels.values(), default=options.levels)
     made: dict[str, SpikingPopulation] = {}
     for p in graph.populations:
         if p.role == "input":
@@ -91,12 +103,12 @@ def convert_fast_snn(graph: PopulationGraph, ranges: Ranges, options: FastSNN) -
         elif p.role == "max":
             made[p.name] = pool(p.name, p.shape, made[graph.into(p.name)[0].source])
         else:
-            made[p.name] = _firing(p, ranges[p.name], options, steps)
+            made[p.name] = _firing(p, ranges[p.name], options, levels[p.name], steps)
     result = SpikingGraph(
         tuple(made.values()),
         convert_edges(graph),
         steps=1 if options.settle else steps,
-        levels=options.levels if options.settle else steps,
+        levels=most if options.settle else steps,
         sending="unary",
         timing="first" if options.settle else "held",
     )
@@ -104,15 +116,16 @@ def convert_fast_snn(graph: PopulationGraph, ranges: Ranges, options: FastSNN) -
 
 
 def _firing(
-    p: Population, seen: PopulationRange, options: FastSNN, steps: int
+    p: Population, seen: PopulationRange, options: FastSNN, levels: int, steps: int
 ) -> SpikingPopulation:
+    check_dynamics(p)
     percentile = options.percentile if options.clip == "percentile" else None
     rule = ClipRule(options.per_channel and len(p.shape) > 1, percentile)
-    bottom, step = line_steps(p, seen, options.levels, rule)
-    threshold, high = (step, options.levels) if options.settle else (step * options.levels, steps)
+    bottom, step = line_steps(p, seen, levels, rule)
+    threshold, high = (step, levels) if options.settle else (step * levels, steps)
     model: Model = "signed_if" if options.signed else "soft_reset_if"
     return SpikingPopulation(
-        *(p.name, p.shape, model, frozen(threshold), 0.5, frozen(threshold)),
+        *(p.name, p.shape, model, frozen(threshold), own_start(p, 0.5), frozen(threshold)),
         count_scale=frozen(step if options.settle else threshold / steps),
         bias=p.bias,
         high=high,
@@ -131,7 +144,7 @@ def _long_enough(graph: SpikingGraph, steps: int | None) -> SpikingGraph:
     end: dict[str, int] = {}
     for p in lowered.populations:
         before = max((end[c.source] for c in lowered.into(p.name)), default=0)
-        end[p.name] = before + (graph.levels if p.model == "signed_if" else 1) - 1
+        end[p.name] = before + (p.high if p.model == "signed_if" else 1) - 1
     proven = max(end.values()) + 1
     if steps is None and proven > MAX_STEPS:
         raise InputError(

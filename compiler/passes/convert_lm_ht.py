@@ -14,17 +14,25 @@ from typing import TYPE_CHECKING, Literal, final
 
 import numpy as np
 
+from lapilli.compiler.activations import Dynamics, dynamics_of
 from lapilli.compiler.errors import InputError, UnsupportedOperatorError
 from lapilli.compiler.linear import Array, frozen
 from lapilli.compiler.neurons.multi_threshold import UNITY
 from lapilli.compiler.numerics import half_up
 from lapilli.compiler.passes.conversion import (
     ClipRule,
+    check_dynamics,
     convert_edges,
     input_population,
     line_steps,
 )
-from lapilli.compiler.passes.options import check_choice, check_count, check_range, help_text
+from lapilli.compiler.passes.options import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_range,
+    help_text,
+)
 from lapilli.compiler.passes.staircase import Staircase
 from lapilli.compiler.populations import Population, PopulationGraph
 from lapilli.compiler.spiking import SpikingGraph, SpikingPopulation, pool, readout
@@ -55,11 +63,32 @@ class LMHT(Staircase):
         ),
     )
 
+    single_threshold: bool = field(
+        default=False,
+        metadata=help_text(
+            "neurons of one threshold in L times as many steps, whose spikes are binary"
+        ),
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_flag("single_threshold", self.single_threshold)
         check_count("steps", self.steps, 1, 65535)
         check_range("keep", self.keep, 0, 1)
         check_choice("mixing", self.mixing, ("none", "causal", "full"))
+        others = {
+            "keep": self.keep != 1,
+            "mixing": self.mixing != "none",
+            "mixed": self.mixed != "",
+        }
+        if self.single_threshold and any(others.values()):
+            raise InputError(
+                "option single_threshold",
+                "steps of one threshold count as those of several where all neurons are alike",
+                found=", ".join(name for name, given in others.items() if given),
+                allowed="keep=1, mixing='none', the same levels everywhere",
+                remedy="Leave single_threshold out, or these.",
+            )
         if self.mixing != "none" and self.steps > MOST_MIXED:
             raise InputError(
                 "option mixing",
@@ -75,9 +104,11 @@ def convert_lm_ht(graph: PopulationGraph, ranges: Ranges, options: LMHT) -> Spik
 
     The threshold is such that L * T spikes are the largest activity, and half of it is there at the
     start. A leak loses charge, so that counts then only come near the quantised activity's.
-    Raises UnsupportedOperatorError for curves, products, and max pools of several steps.
+    Layers that were trained with spikes (MultiThreshold) bring their leak and mixing along.
+    Raises UnsupportedOperatorError for curves, products, and max pools of several steps; InputError
+    for layers that mix another number of steps.
     """
-    steps = options.steps
+    steps, levels = options.steps, options.own_levels(graph)
     made: dict[str, SpikingPopulation] = {}
     for p in graph.populations:
         if p.role == "input":
@@ -88,21 +119,48 @@ def convert_lm_ht(graph: PopulationGraph, ranges: Ranges, options: LMHT) -> Spik
             _check_pool(p, steps)
             made[p.name] = pool(p.name, p.shape, made[graph.into(p.name)[0].source])
         else:
-            made[p.name] = _firing(p, ranges[p.name], options)
+            made[p.name] = _firing(p, ranges[p.name], options, levels[p.name])
     return SpikingGraph(
         tuple(made.values()),
         convert_edges(graph),
         steps=steps,
-        levels=options.levels * steps,
+        levels=max(levels.values(), default=options.levels) * steps,
         sending="graded",
-        timing="first" if steps == 1 else "held",
-        decay=int(half_up(np.asarray((1.0 - options.keep) * UNITY))),
-        mixing=None if options.mixing == "none" or steps == 1 else _shares(options),
+        timing="first" if steps == 1 and not options.single_threshold else "held",
+        single_threshold=options.single_threshold,
     )
 
 
-def _shares(options: LMHT) -> Array:
+def _dynamics(p: Population, options: LMHT) -> Dynamics:
+    """The layer's own where it was trained with spikes; else the options' leak and mixing."""
+    check_dynamics(p, uneven="subtract")
+    trained = dynamics_of(p.activation)
+    plain = trained is None or (trained.mixing is None and trained.keep == 1)
+    if options.single_threshold and not plain:
+        raise InputError(
+            "option single_threshold",
+            "layers that were trained to leak, or to mix their steps, keep their thresholds",
+            found=f"{trained}, in {p.name}",
+            allowed="layers that do neither",
+            remedy="Leave single_threshold out.",
+        )
+    if trained is None:
+        return Dynamics(options.steps, keep=options.keep, mixing=_shares(options))
+    if trained.mixing is not None and trained.steps != options.steps:
+        raise InputError(
+            "option steps",
+            "a layer mixes the steps that it was trained with",
+            found=f"{options.steps} steps",
+            allowed=f"{trained.steps}, for {p.name}",
+            remedy="Use the method that SpikingNetwork.method() says.",
+        )
+    return trained
+
+
+def _shares(options: LMHT) -> Array | None:
     """Omega: rows of which each has the sum 1. Source: initialised at 1 / T in the paper."""
+    if options.mixing == "none" or options.steps == 1:
+        return None
     ones = np.ones((options.steps, options.steps))
     seen = np.tril(ones) if options.mixing == "causal" else ones
     return frozen(seen / seen.sum(axis=1, keepdims=True))
@@ -119,12 +177,13 @@ def _check_pool(p: Population, steps: int) -> None:
         )
 
 
-def _firing(p: Population, seen: PopulationRange, options: LMHT) -> SpikingPopulation:
+def _firing(p: Population, seen: PopulationRange, options: LMHT, own: int) -> SpikingPopulation:
     percentile = options.percentile if options.clip == "percentile" else None
     rule = ClipRule(options.per_channel and len(p.shape) > 1, percentile)
-    levels = options.levels * options.steps
+    levels = own * options.steps
     bottom, step = line_steps(p, seen, levels, rule)
-    if bottom.any() and options.mixing != "none":
+    dynamics = _dynamics(p, options)
+    if bottom.any() and dynamics.mixing is not None:
         raise UnsupportedOperatorError(
             f"{p.name} at {p.where}",
             "layers that mix their steps send nothing for the activity zero",
@@ -134,7 +193,9 @@ def _firing(p: Population, seen: PopulationRange, options: LMHT) -> SpikingPopul
         )
     threshold = frozen(step * options.steps)
     return SpikingPopulation(
-        *(p.name, p.shape, "multi_threshold", threshold, 0.5, threshold, step, p.bias),
+        *(p.name, p.shape, "multi_threshold", threshold, dynamics.initial, threshold, step, p.bias),
         high=levels,
         offset=bottom,
+        decay=int(half_up(np.asarray((1.0 - dynamics.keep) * UNITY))),
+        mixing=None if dynamics.mixing is None else frozen(dynamics.mixing),
     )

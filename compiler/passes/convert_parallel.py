@@ -38,12 +38,16 @@ class Parallel(Staircase):
 
 
 def convert_parallel(graph: PopulationGraph, ranges: Ranges, options: Parallel) -> SpikingGraph:
-    """Window neurons of options.levels levels; the float network's ReLU becomes a staircase."""
+    """Window neurons of their levels; the float network's ReLU becomes a staircase.
+
+    A window of unary spikes has as many steps as the largest level.
+    """
+    most = max(options.own_levels(graph).values(), default=options.levels)
     return SpikingGraph(
         staircase_populations(graph, ranges, options, "window"),
         convert_edges(graph),
-        steps=1 if options.coding == "graded" else options.levels,
-        levels=options.levels,
+        steps=1 if options.coding == "graded" else most,
+        levels=most,
         sending=options.coding,
         timing="first",
     )

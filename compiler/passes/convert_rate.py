@@ -15,11 +15,13 @@ import numpy as np
 from lapilli.compiler.linear import frozen
 from lapilli.compiler.passes.conversion import (
     ClipRule,
+    check_dynamics,
     clipped_line,
     convert_edges,
     depths,
     input_population,
     line_steps,
+    own_start,
 )
 from lapilli.compiler.passes.options import (
     check_choice,
@@ -52,9 +54,13 @@ class Rate:
         default="all",
         metadata=help_text("take the percentile over all or positive values", ("all", "positive")),
     )
-    initial: Literal["half", "zero"] = field(
+    initial: Literal["half", "even", "zero"] = field(
         default="half",
-        metadata=help_text("membrane at the start: half the threshold, or zero", ("half", "zero")),
+        metadata=help_text(
+            "half a threshold, so that rates are rounded to the nearest: at the start; or, but for "
+            "the first layer, in equal parts with every step; or none",
+            ("half", "even", "zero"),
+        ),
     )
     reset: Literal["subtract", "zero"] = field(
         default="subtract",
@@ -81,6 +87,14 @@ class Rate:
             ("analog", "poisson"),
         ),
     )
+    max_pool: Literal["exact", "gated"] = field(
+        default="exact",
+        metadata=help_text(
+            "max pools send as many spikes as their busiest input; or, as published, pass on the "
+            "spikes of the input that has sent most so far",
+            ("exact", "gated"),
+        ),
+    )
     input_bits: int = field(default=8, metadata=help_text("bits of the quantised input"))
 
     def __post_init__(self) -> None:
@@ -88,11 +102,12 @@ class Rate:
         check_range("percentile", self.percentile, 50, 100)
         check_range("percentile_step", self.percentile_step, 0, 50)
         check_choice("over", self.over, ("all", "positive"))
-        check_choice("initial", self.initial, ("half", "zero"))
+        check_choice("initial", self.initial, ("half", "even", "zero"))
         check_choice("reset", self.reset, ("subtract", "zero"))
         check_range("headroom", self.headroom, 1, 1024)
         check_flag("per_channel", self.per_channel)
         check_choice("input", self.input, ("analog", "poisson"))
+        check_choice("max_pool", self.max_pool, ("exact", "gated"))
         check_count("input_bits", self.input_bits, 2, 16)
 
 
@@ -103,10 +118,16 @@ def convert_rate(graph: PopulationGraph, ranges: Ranges, options: Rate) -> Spiki
     thresholds the rate tends to 1 / ceil(1 / a) instead of a, a loss that more steps do not make
     good (Rueckauer et al. 2016). It is small for small a: `headroom` divides every a. Half a
     threshold at the start would not help, so there is none.
+
+    With a reset by subtraction a neuron's count is the largest that any start of its window earns:
+    spikes that come unevenly make it too large, above all where the drive is about nothing, and
+    early, when little has come. Half a threshold that comes evenly ("even") rounds the whole
+    window's drive as one at the start does, but helps no early spike. A constant drive is not
+    uneven: what the image itself drives starts with half a threshold.
     """
     subtract = options.reset == "subtract"
     model: Model = "soft_reset_if" if subtract else "hard_reset_if"
-    half = 0.5 if options.initial == "half" and subtract else 0.0
+    half = 0.5 if options.initial != "zero" and subtract else 0.0
     made: dict[str, SpikingPopulation] = {}
     depth = depths(graph)
     for p in graph.populations:
@@ -119,7 +140,9 @@ def convert_rate(graph: PopulationGraph, ranges: Ranges, options: Rate) -> Spiki
             made[p.name] = pool(p.name, p.shape, made[graph.into(p.name)[0].source])
         else:
             own = max(options.percentile - depth[p.name] * options.percentile_step, 50.0)
-            made[p.name] = _firing(p, ranges[p.name], replace(options, percentile=own), model, half)
+            firing = _firing(p, ranges[p.name], replace(options, percentile=own), model, half)
+            steady = depth[p.name] == 0 and options.input == "analog"
+            made[p.name] = replace(firing, spread=options.initial == "even" and not steady)
     return SpikingGraph(
         tuple(made.values()),
         convert_edges(graph),
@@ -127,6 +150,7 @@ def convert_rate(graph: PopulationGraph, ranges: Ranges, options: Rate) -> Spiki
         levels=options.steps,
         sending="unary",
         timing="train" if options.input == "poisson" else "held",
+        pools=options.max_pool,
     )
 
 
@@ -134,6 +158,8 @@ def _firing(
     p: Population, seen: PopulationRange, options: Rate, model: Model, initial: float
 ) -> SpikingPopulation:
     """Rates from 0 to 1 stand for the activity between its least, or zero, and the percentile."""
+    check_dynamics(p, uneven="zero" if model == "hard_reset_if" else None)
+    initial = own_start(p, initial) if model == "soft_reset_if" else initial
     rule = ClipRule(options.per_channel and len(p.shape) > 1, options.percentile, options.over)
     bottom, reach = line_steps(p, seen, 1, rule)
     most = clipped_line(p).high - bottom  # where the neuron saturates, too

@@ -35,12 +35,12 @@ class SigmaDelta(Staircase):
 def convert_sigma_delta(
     graph: PopulationGraph, ranges: Ranges, options: SigmaDelta
 ) -> SpikingGraph:
-    """Sigma-delta neurons of options.levels levels, and an input that sends its changes."""
+    """Sigma-delta neurons of their levels, and an input that sends its changes."""
     return SpikingGraph(
         staircase_populations(graph, ranges, options, "sigma_delta"),
         convert_edges(graph),
         steps=options.steps,
-        levels=options.levels,
+        levels=max(options.own_levels(graph).values(), default=options.levels),
         sending="changes",
         timing="changes",
     )

@@ -9,14 +9,14 @@ from typing import final
 import numpy as np
 
 from lapilli.compiler.activations import Activation, Clip
-from lapilli.compiler.compose import Affine, compose
+from lapilli.compiler.compose import Affine
 from lapilli.compiler.errors import UnsupportedOperatorError
 from lapilli.compiler.ir import Graph, Input, Node
 from lapilli.compiler.layers import MEANING
 from lapilli.compiler.layers.activation import Activate
 from lapilli.compiler.layers.arithmetic import Product
+from lapilli.compiler.layers.axiswise import broadcast
 from lapilli.compiler.layers.max_pooling import MaxPool
-from lapilli.compiler.layers.separable import broadcast
 from lapilli.compiler.linear import (
     Conv,
     Dense,
@@ -164,9 +164,7 @@ class _Legalisation:
 
         Counts may have a step per channel, and those of the product must all have the same.
         """
-        ((source, linear),) = operand.terms
-        spread = broadcast(shape, node.shape)
-        linear = linear if spread is None else compose(spread, linear)
+        ((source, linear),) = broadcast(operand.viewed(shape), node.shape).terms
         channels = self._populations[source].shape
         ends = linear.in_shape[0], linear.out_shape[0]
         if len(channels) == 1 or (

@@ -37,6 +37,12 @@ def check_flag(option: str, value: object) -> None:
         raise _refuse(option, _LISTED, value, "True, False")
 
 
+def check_text(option: str, value: object) -> None:
+    """Raise InputError unless value is text."""
+    if not isinstance(value, str):
+        raise _refuse(option, "options have their type", value, "text")
+
+
 _RANGE = "options lie in their range"
 _LISTED = "options take a listed value"
 

@@ -51,9 +51,10 @@ def lower_pools(graph: SpikingGraph, profile: Profile) -> SpikingGraph:
     if graph.sending == "unary" and not graph.hold:
         return graph
     populations: list[SpikingPopulation] = []
-    connections = [c for c in graph.connections if _model(graph, c.target) != "max"]
+    pools = {p.name for p in graph.populations if p.model == "max"}
+    connections = [c for c in graph.connections if c.target not in pools]
     for p in graph.populations:
-        if p.model != "max":
+        if p.name not in pools:
             populations.append(p)
             continue
         ((source, linear),) = ((c.source, c.map) for c in graph.into(p.name))
@@ -65,10 +66,6 @@ def lower_pools(graph: SpikingGraph, profile: Profile) -> SpikingGraph:
             connections.append(SpikingConnection(source, name, stage))
             source = name
     return replace(graph, populations=tuple(populations), connections=tuple(connections))
-
-
-def _model(graph: SpikingGraph, name: str) -> str:
-    return next(p.model for p in graph.populations if p.name == name)
 
 
 def split(linear: LinearMap, inputs: int) -> list[LinearMap]:

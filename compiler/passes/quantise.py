@@ -29,42 +29,25 @@ from lapilli.compiler.linear import (
     per_channel,
 )
 from lapilli.compiler.netlist import Connection, Netlist, Population, connection_bounds
-from lapilli.compiler.neurons import (
-    STATE_BITS,
-    HardResetIF,
-    Interval,
-    Ladder,
-    MultiThreshold,
-    NeuronModel,
-    Readout,
-    SigmaDelta,
-    SignedIF,
-    SoftResetIF,
-    Source,
-    Window,
-)
+from lapilli.compiler.neurons import STATE_BITS, Interval, NeuronModel, Source
 from lapilli.compiler.numerics import (
-    Int64Array,
     exponent_below,
     half_up,
-    round_down,
     shift_left,
     signed_range,
     smallest_integer,
 )
+from lapilli.compiler.passes.integer_neurons import integer_neuron
 from lapilli.compiler.passes.pool_stages import lower_pools
 from lapilli.compiler.passes.quantise_packed import quantised_pool, quantised_product
 from lapilli.compiler.passes.relays import relayed
+from lapilli.compiler.passes.reparameterise import single_threshold, with_room
 from lapilli.compiler.passes.signed_pools import lower_signed_pools
-from lapilli.compiler.passes.thresholds import (
-    divisible,
-    integer_threshold,
-    occupied,
-    state_limits,
-)
+from lapilli.compiler.passes.thresholds import divisible, occupied, state_limits
 from lapilli.compiler.passes.unroll_time import unroll_time
+from lapilli.compiler.passes.weight_grid import grid_steps, on_grid
 from lapilli.compiler.schedule import schedule
-from lapilli.compiler.spiking import Rungs, SpikingConnection, SpikingGraph, SpikingPopulation
+from lapilli.compiler.spiking import SpikingConnection, SpikingGraph, SpikingPopulation
 from lapilli.hardware_profiles import Profile
 
 WEIGHT_BITS = 8  # where the profile knows no limit
@@ -74,7 +57,6 @@ LEAST_BITS = 4
 TOLERABLE = 2.0**-4
 NEGLIGIBLE = 2.0**-8
 """In thresholds: what the errors of all weights into a neuron add up to, were they independent."""
-SNAP = 1e-9
 FAINT = 2.0**-6
 """In thresholds: weights whose whole drive stays below this are left out."""
 PARAMETER_BITS = STATE_BITS - 2  # a threshold and a bias leave a bit for the drive
@@ -97,7 +79,12 @@ def quantise(graph: SpikingGraph, profile: Profile) -> Netlist:
             remedy="Choose a chip, for example loihi2.",
         )
     graph.verify()
-    graph = graph if graph.mixing is None else unroll_time(graph)
+    if graph.single_threshold:
+        several = replace(graph, single_threshold=False)
+        netlist = single_threshold(quantise(several, with_room(profile, graph)))
+        netlist.verify(profile)
+        return netlist
+    graph = unroll_time(graph) if graph.mixed else graph
     graph = lower_signed_pools(graph) if graph.takes_back else lower_pools(graph, profile)
     sources = {p.name: p for p in graph.populations}
     netlist = Netlist((), (), graph.steps)
@@ -196,11 +183,23 @@ class _Drive:
     def __init__(self, c: SpikingConnection, linear: LinearMap, source: NeuronModel, shape: Shape):
         self.connection, self.map, self.source, self.shape = c, linear, source, shape
         self._silent: Array = np.zeros((), bool)
+        self._grid: Array | None = None
         self._kept: tuple[Array, LinearMap, Interval, Interval] | None = None
 
     def peaks(self) -> Array:
         """Largest weight of every output channel, (C,), or one for all."""
         return self._per_channel(self.map.row_peaks())
+
+    @property
+    def synapses(self) -> int:
+        """Weights that are not zero, each counted once however often it is used."""
+        return int(np.count_nonzero(self.map.weight))
+
+    def grid(self, top: int) -> Array:
+        """The step of every output channel's weights; see `weight_grid`."""
+        if self._grid is None:
+            self._grid = grid_steps(self.map, top)
+        return self._grid
 
     def largest(self, steps: int) -> Array:
         """Bound of what a window of spikes can add up to, per channel."""
@@ -271,7 +270,11 @@ def _fitted(
         return np.asarray(p.threshold * np.max(unit / p.threshold)) if shared else unit
 
     def tried(unit: Array, exponents: list[int]) -> _Trial:
-        exact = divisible(unit, p.threshold, p.model, profile, always=graph.mixing is not None)
+        step = np.zeros(())
+        for drive, e in sorted(zip(drives, exponents, strict=True), key=lambda d: -d[0].synapses):
+            step = np.where(step > 0, step, drive.grid(top) / 2.0**e)  # the larger map's
+        whole = on_grid(unit, step, shared)
+        exact = divisible(whole, p.threshold, p.model, profile, always=graph.unrolled)
         return _trial(graph, p, drives, exact, exponents, profile)
 
     def fine(unit: Array, exponents: list[int], error: float) -> Array:
@@ -324,7 +327,7 @@ def _smallest_unit(graph: SpikingGraph, p: SpikingPopulation) -> Array:
         return np.asarray(bias / BEYOND)  # the proof does the rest
     stepwise = p.model in ("soft_reset_if", "hard_reset_if")
     stepwise |= p.model == "signed_if" and graph.hold
-    most = 2 if stepwise else graph.levels + 1  # a larger bias is cut, see `_neuron`
+    most = 2 if stepwise else graph.levels + 1  # a larger bias is cut, see `integer_neuron`
     parameters = 2.0 * p.threshold + np.minimum(bias, most * p.threshold)
     return np.asarray(parameters / 2.0**PARAMETER_BITS)
 
@@ -357,7 +360,7 @@ def _trial(
         step, total = _plus(step, one, exponent), _plus(total, whole, exponent)
         c = drive.connection
         connections.append(Connection(c.source, c.target, linear, exponent, 0, frozen(scale)))
-    neuron = _neuron(graph, p, along_channels(unit, p.shape), step, total, profile)
+    neuron = integer_neuron(graph, p, along_channels(unit, p.shape), step, total, profile)
     reach = neuron.reach(step, total, graph.steps)
     state_scale = unit / (graph.steps if graph.hold and p.model == "readout" else 1)
     population = Population(
@@ -382,96 +385,6 @@ def _plus(sum_: Interval, bounds: Interval, exponent: int) -> Interval:
     most = BEYOND >> exponent
     low, high = (shift_left(np.clip(b, -most, most), exponent) for b in bounds)
     return Interval(sum_.low + low, sum_.high + high)
-
-
-def _neuron(
-    graph: SpikingGraph,
-    p: SpikingPopulation,
-    unit: Array,
-    step: Interval,
-    total: Interval,
-    profile: Profile,
-) -> NeuronModel:
-    """The neuron in units of `unit`, which broadcasts to the population's shape."""
-    zero = frozen(0, np.int64)
-    lowest = graph.lowest(p)
-    levels = p.high - p.low + lowest
-    if p.rungs is not None:
-        return _ladder(graph, p, p.rungs, unit, total)
-    if p.model == "readout":
-        bias = frozen(half_up(p.bias / unit))
-        return Readout(bias, zero) if graph.hold else Readout(zero, bias)
-    ratio = along_channels(p.threshold, p.shape) / unit
-    if np.ptp(ratio) <= 1e-9 * ratio.max():  # equal but for float rounding: one threshold
-        ratio = np.asarray(ratio.flat[0])
-    threshold = frozen(integer_threshold(ratio, p.model, profile))
-    # floor(theta / 2) makes floor((u + v0) / theta) round u / theta half up, for odd theta too.
-    initial = frozen(round_down(threshold * p.initial))
-    # What no drive can make good changes no spike: a bias beyond that is cut, and fits.
-    if p.model not in ("window", "sigma_delta", "signed_if") or graph.hold:
-        return _stepwise(graph, p, threshold, initial, p.bias / unit, step)
-    least = threshold * lowest - initial - np.maximum(total.high, 0)
-    most = threshold * levels - initial - np.minimum(total.low, 0)
-    bias = _integer_between(p.bias / unit, least, most)
-    if p.model == "signed_if":
-        return SignedIF(threshold, bias, initial, levels)
-    if graph.sending == "changes":
-        return SigmaDelta(threshold, bias, initial, levels, lowest)
-    return Window(threshold, bias, initial, levels, graph.sending, lowest)
-
-
-def _stepwise(
-    graph: SpikingGraph,
-    p: SpikingPopulation,
-    threshold: Array,
-    initial: Array,
-    bias: Array,
-    step: Interval,
-) -> NeuronModel:
-    """A neuron that may fire in every step, and that its bias drives in every step."""
-    levels = p.high - p.low
-    at_once = levels // graph.steps if p.model == "multi_threshold" else 1  # spikes per step
-    least = -np.maximum(step.high, 0)
-    most = threshold * at_once - np.minimum(step.low, 0)
-    bias = _integer_between(bias, least, most)
-    if p.model == "signed_if":
-        return SignedIF(threshold, frozen(0, np.int64), initial, levels, bias)
-    if p.model == "multi_threshold":
-        return MultiThreshold(threshold, bias, initial, at_once, graph.decay)
-    model = HardResetIF if p.model == "hard_reset_if" else SoftResetIF
-    return model(threshold, bias, initial)
-
-
-def _ladder(
-    graph: SpikingGraph, p: SpikingPopulation, rungs: Rungs, unit: Array, total: Interval
-) -> Ladder:
-    """v reaches a real rung when it reaches the next integer; those out of reach lie just there."""
-    unit = along_channels(unit.reshape(-1), p.shape) if unit.size > 1 else unit.reshape(())
-    at = [along_channels(rung, p.shape) / unit for rung in rungs.at]
-    finite = np.concatenate([rung[np.isfinite(rung)] for rung in at] or [np.zeros(1)])
-    below = float(finite.min(initial=0.0)) - np.maximum(total.high, 0) - 1
-    above = float(finite.max(initial=0.0)) - np.minimum(total.low, 0) + 1
-    bias = frozen(half_up(np.clip(p.bias / unit, below, above)))
-    low = int((bias + np.minimum(total.low, 0)).min())
-    high = int((bias + np.maximum(total.high, 0)).max()) + 1
-    # A rung that is an integer but for float rounding is that integer.
-    near = [np.clip(rung, low - 1, high + 1) - SNAP for rung in at]
-    thresholds = [np.clip(-round_down(-rung), low, high) for rung in near]
-    lowest = graph.lowest(p)
-    return Ladder(
-        thresholds=frozen(np.stack(np.broadcast_arrays(*thresholds)), np.int64),
-        rises=frozen([along_channels(rise, p.shape) for rise in rungs.rises], np.int64),
-        foot=frozen(along_channels(rungs.start - p.low + lowest, p.shape), np.int64),
-        bias=bias,
-        initial=frozen(0, np.int64),
-        lowest=lowest,
-        levels=p.high - p.low + lowest,
-        sending=graph.sending,
-    )
-
-
-def _integer_between(values: Array, low: Int64Array, high: Int64Array) -> Array:
-    return frozen(half_up(np.clip(values, low, high)))
 
 
 def _with_delays(netlist: Netlist) -> Netlist:

@@ -25,6 +25,7 @@ from lapilli.compiler.neurons import (
     NeuronModel,
     OrGate,
     Product,
+    RateGate,
     RateMax,
 )
 from lapilli.compiler.neurons.product import MAX_SHIFT
@@ -59,7 +60,8 @@ def quantised_pool(
     ]
     inputs = int(c.map.row_sums((c.map.weight != 0).astype(np.int64)).max())
     if graph.hold:
-        return _population(graph, p, netlist, RateMax(inputs), connections)
+        model = RateMax if graph.pools == "exact" else RateGate
+        return _population(graph, p, netlist, model(inputs), connections)
     lowest = graph.lowest(p)
     bias = sum(
         shift_left(_constant(one.map, -lowest).reshape(p.shape), one.exponent)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,8 @@ from lapilli.compiler.neurons import (
     Source,
 )
 from lapilli.compiler.numerics import exponent_below, smallest_integer
+from lapilli.compiler.spiking import SpikingGraph
+from lapilli.hardware_profiles import Profile
 
 
 def single_threshold(netlist: Netlist) -> Netlist:
@@ -36,7 +39,7 @@ def single_threshold(netlist: Netlist) -> Netlist:
 
     Raises NetlistError for other neurons, for a leak, where neurons differ in L, and where a
     membrane L times as large does not fit its bits: `quantise` uses all that a profile has, so
-    compile for one with log2(L) bits fewer.
+    compile for `with_room`.
     """
     levels = _levels(netlist)
 
@@ -53,6 +56,38 @@ def single_threshold(netlist: Netlist) -> Netlist:
         for c in netlist.connections
     ]
     return _made(netlist, finer, connections, netlist.steps * levels, 1 / levels)
+
+
+def with_room(profile: Profile, graph: SpikingGraph) -> Profile:
+    """A chip for the several thresholds of `graph`, such that `single_threshold` fits `profile`.
+
+    Membranes grow by the levels, and by half as much again for what large drives leave over;
+    synapses by an exponent, and by weight bits where the levels are no power of two. Between the
+    two forms, neurons may be what the chip does not have.
+    Raises NetlistError for a chip that keeps resets apart from its membranes.
+    """
+    if profile.features.soft_reset.value != "subtracted":
+        rule = "a membrane L times as large has its reset subtracted"
+        found = profile.features.soft_reset.value
+        raise _refuse(f"profile {profile.name}", rule, found, "subtracted")
+    levels = graph.levels // graph.steps
+    shift = exponent_below(levels & -levels)
+    yes = replace(profile.features.graded_spikes, value=True)
+    return replace(
+        profile,
+        limits=replace(
+            profile.limits,
+            state_bits=_less(profile.limits.state_bits, levels.bit_length() + 1),
+            weight_bits=_less(profile.limits.weight_bits, ((levels >> shift) - 1).bit_length()),
+            weight_exponent_max=_less(profile.limits.weight_exponent_max, shift),
+            payload_bits=None,
+        ),
+        features=replace(profile.features, graded_spikes=yes, programmable_neurons=yes),
+    )
+
+
+def _less(limit: Any, by: int) -> Any:
+    return None if limit is None else replace(limit, value=max(limit.value - by, 0))
 
 
 def several_thresholds(netlist: Netlist, levels: int) -> Netlist:

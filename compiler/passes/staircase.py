@@ -10,16 +10,20 @@ from lapilli.compiler.activations import Clip, staircase_top
 from lapilli.compiler.linear import Array, frozen
 from lapilli.compiler.passes.conversion import (
     ClipRule,
+    check_dynamics,
     count_range,
     input_population,
+    own_start,
     step_sizes,
 )
 from lapilli.compiler.passes.ladder import rungs
+from lapilli.compiler.passes.mixed_levels import MOST_LEVELS, check_names, counting, parse
 from lapilli.compiler.passes.options import (
     check_choice,
     check_count,
     check_flag,
     check_range,
+    check_text,
     help_text,
 )
 from lapilli.compiler.populations import Population, PopulationGraph
@@ -52,13 +56,26 @@ class Staircase:
         default=True, metadata=help_text("one threshold per channel of a feature map")
     )
     input_bits: int = field(default=8, metadata=help_text("bits of the quantised input"))
+    mixed: str = field(
+        default="",
+        metadata=help_text("other levels of single populations: relu=4,layer1.0.relu=16"),
+    )
 
     def __post_init__(self) -> None:
-        check_count("levels", self.levels, 1, 255)
+        check_count("levels", self.levels, 1, MOST_LEVELS)
         check_choice("clip", self.clip, ("least-error", "percentile"))
         check_range("percentile", self.percentile, 50, 100)
         check_flag("per_channel", self.per_channel)
         check_count("input_bits", self.input_bits, 2, 16)
+        check_text("mixed", self.mixed)
+        parse(self.mixed)
+
+    def own_levels(self, graph: PopulationGraph) -> dict[str, int]:
+        """Levels of every population that counts. Raises InputError for a name in `mixed`
+        that is none of them."""
+        mixed = parse(self.mixed)
+        check_names(mixed, graph)
+        return {name: mixed.get(name, self.levels) for name in counting(graph)}
 
 
 def staircase_populations(
@@ -68,6 +85,7 @@ def staircase_populations(
 
     Of `model` where the activation is a clipped line that starts at zero, or nowhere; else ladders.
     """
+    levels = options.own_levels(graph)
     made: dict[str, SpikingPopulation] = {}
     for p in graph.populations:
         if p.role == "input":
@@ -77,20 +95,21 @@ def staircase_populations(
         elif p.role == "max":
             made[p.name] = pool(p.name, p.shape, made[graph.into(p.name)[0].source])
         else:
-            made[p.name] = _counting(p, ranges[p.name], options, model)
+            made[p.name] = _counting(p, ranges[p.name], options, levels[p.name], model)
     return tuple(made.values())
 
 
 def _counting(
-    p: Population, seen: PopulationRange, options: Staircase, model: Model
+    p: Population, seen: PopulationRange, options: Staircase, levels: int, model: Model
 ) -> SpikingPopulation:
+    check_dynamics(p)
     trained = staircase_top(p.activation)
     if trained is not None:  # the network says it itself
-        top = frozen(trained[0] / options.levels)
+        top = frozen(trained[0] / levels)
         return SpikingPopulation(
-            *(p.name, p.shape, model, top, 0.5, top, top, p.bias), high=options.levels
+            *(p.name, p.shape, model, top, own_start(p, 0.5), top, top, p.bias), high=levels
         )
-    low, high = count_range(seen, options.levels)
+    low, high = count_range(seen, levels)
     percentile = options.percentile if options.clip == "percentile" else None
     rule = ClipRule(options.per_channel and len(p.shape) > 1, percentile)
     step = step_sizes(seen, low, high, rule)

@@ -25,21 +25,21 @@ from lapilli.compiler.spiking import SpikingConnection, SpikingGraph, SpikingPop
 def unroll_time(graph: SpikingGraph) -> SpikingGraph:
     """The graph in one step, with populations `NAME.t0` .. for the steps of NAME.
 
-    graph.mixing (T, T): omega. Input and readouts stay single: the input is the same in every step,
-    and the readout is the mean over the steps.
+    A population's mixing (T, T) is its omega, the identity where it has none. Input and readouts
+    stay single: the input is the same in every step, and the readout is the mean over the steps.
     """
-    assert graph.mixing is not None
-    steps, omega = graph.steps, graph.mixing
-    keep = 1.0 - graph.decay / UNITY
+    steps = graph.steps
     ages = np.subtract.outer(np.arange(steps), np.arange(steps))
-    kept = np.where(ages >= 0, keep ** np.maximum(ages, 0), 0.0)
-    arriving = kept @ omega  # what of step j has reached step t's membrane
     populations: list[SpikingPopulation] = []
     connections: list[SpikingConnection] = []
     for p in graph.populations:
         if p.model == "source":
             populations.append(replace(p, count_scale=frozen(p.amplitude)))
             continue
+        omega = np.eye(steps) if p.mixing is None else p.mixing
+        keep = 1.0 - p.decay / UNITY
+        kept = np.where(ages >= 0, keep ** np.maximum(ages, 0), 0.0)
+        arriving = kept @ omega  # what of step j has reached step t's membrane
         share = np.full((1, steps), 1.0 / steps) if p.model == "readout" else arriving
         for t, weights in enumerate(share):
             name = p.name if p.model == "readout" else _named(p.name, t)
@@ -59,7 +59,7 @@ def unroll_time(graph: SpikingGraph) -> SpikingGraph:
         levels=graph.levels // steps,
         sending="graded",
         timing="first",
-        mixing=omega,
+        unrolled=True,
     )
 
 

@@ -115,10 +115,6 @@ class Grid:
                 biases[name] = biases[name] + start.reshape(wide)
         return weights, biases
 
-    def rounds(self, index: int) -> bool:
-        """Is the rounding of this connection's weights known?"""
-        return any(d.index == index and d.rounded for drives in self._into.values() for d in drives)
-
     def _unit(
         self, name: str, drives: list[_Drive], weights: list[Tensor], device: torch.device
     ) -> Tensor:

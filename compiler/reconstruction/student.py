@@ -223,6 +223,10 @@ class Student:
         self._units = {p.name: units_of(graph, p) for p in graph.populations}
         shapes = {p.name: p.shape for p in graph.populations}
         self._synapses = [_Synapses(c, self._units, shapes, device) for c in graph.connections]
+        # Per population what drives it: index and source of connections.
+        self._into: dict[str, list[tuple[int, str]]] = {p.name: [] for p in graph.populations}
+        for index, c in enumerate(graph.connections):
+            self._into[c.target].append((index, c.source))
         self._rungs = {p.name: self._ladder(p, device) for p in graph.populations if p.rungs}
         starts, scales = [], []
         for s in self._synapses:
@@ -275,9 +279,8 @@ class Student:
                 counts[p.name] = _payload(images, p, units)
                 continue
             drives = [
-                s.drive(counts[s.connection.source], weight, p.shape)
-                for s, weight in zip(self._synapses, weights, strict=True)
-                if s.connection.target == p.name
+                self._synapses[index].drive(counts[source], weights[index], p.shape)
+                for index, source in self._into[p.name]
             ]
             counts[p.name] = self._counted(p, units, drives, biases.get(p.name))
         return counts

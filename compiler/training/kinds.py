@@ -7,21 +7,34 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, final
 
-from torch import Tensor, nn
-
+from lapilli.compiler.training.distillation import Distilled, plan_distilled
+from lapilli.compiler.training.fast_snn import FastSnn, plan_fast_snn
 from lapilli.compiler.training.float_network import Float, plan_float
+from lapilli.compiler.training.lm_ht import LmHt, plan_lm_ht
 from lapilli.compiler.training.plan import Plan
-from lapilli.compiler.training.recipe import Recipe
+from lapilli.compiler.training.quantised import Quantised, plan_quantised
 
 
 @final
 @dataclass(frozen=True)
 class Kind:
-    """options: dataclass of the recipe's table of that name; plan(network,
-    recipe, calibration images as the network takes them): the stages."""
+    """options: dataclass of the recipe's table of that name; plan(network, recipe, calibration
+    images as the network takes them, *companions): the stages; companions: further networks that
+    the options name, as (package.module:callable, weights or "")."""
 
     options: type[Any]
-    plan: Callable[[nn.Module, Recipe, Tensor], Plan]
+    plan: Callable[..., Plan]
+    companions: Callable[[Any], tuple[tuple[str, str], ...]] = lambda options: ()
 
 
-KINDS: Mapping[str, Kind] = MappingProxyType({"float": Kind(Float, plan_float)})
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "float": Kind(Float, plan_float),
+        "quantised": Kind(Quantised, plan_quantised),
+        "fast-snn": Kind(FastSnn, plan_fast_snn),
+        "distilled": Kind(
+            Distilled, plan_distilled, lambda own: ((own.teacher, own.teacher_weights),)
+        ),
+        "lm-ht": Kind(LmHt, plan_lm_ht),
+    }
+)

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Sampler
 from lapilli.compiler.errors import InputError
 from lapilli.compiler.training import checkpoint
 from lapilli.compiler.training.augmentation import Augment, draw_seed
+from lapilli.compiler.training.objectives import accuracy
 from lapilli.compiler.training.plan import Plan, Stage
 from lapilli.compiler.training.recipe import Training
 from lapilli.compiler.training.schedule import learning_rate, optimiser_of
@@ -34,14 +35,17 @@ Progress = Callable[[str, int, int], None]
 @final
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to. loss: mean over its batches; accuracy: share of the held-out images
-    that are classified right, None without any; seconds: of this process."""
+    """What an epoch came to.
+
+    loss: mean over its batches; score: of the held-out images by the recipe's measure (see
+    `objectives`), None without any; seconds: of this process.
+    """
 
     stage: str
     epoch: int
     epochs: int
     loss: float
-    accuracy: float | None
+    score: float | None
     seconds: float
 
 
@@ -51,12 +55,14 @@ Report = Callable[[Epoch], None]
 @final
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """images: (N, ...) as `prepare` takes them; labels: (N, ...); prepare: normalises a batch."""
+    """images: (N, ...) as `prepare` takes them; labels: (N, ...); prepare: normalises a batch;
+    measure: score of outputs against labels."""
 
     images: Tensor
     labels: Tensor
     augment: Augment
     prepare: Callable[[Tensor], Tensor]
+    measure: Callable[[Tensor, Tensor], float] = accuracy
 
 
 @final
@@ -179,18 +185,19 @@ class _Runner:
     def _end_epoch(self, stage: Stage, seconds: float) -> None:
         place = self.place
         mean = float(self.fabric.all_reduce(torch.tensor(place.loss / self.batches)))  # type: ignore[arg-type]
-        row = Epoch(stage.name, place.epoch + 1, stage.epochs, mean, self._accuracy(), seconds)
+        row = Epoch(stage.name, place.epoch + 1, stage.epochs, mean, self._score(), seconds)
         place.history.append({**row.__dict__})
         place.epoch, place.batch, place.loss = place.epoch + 1, 0, 0.0
         if self.report is not None:
             self.report(row)
 
-    def _accuracy(self) -> float | None:
+    def _score(self) -> float | None:
         """Of the held-out images."""
         if not self.training.held_out:
             return None
         images, labels = self.examples.images[self.count :], self.examples.labels[self.count :]
-        return accuracy(self.plan, images, labels, self.examples.prepare, self.fabric.device)
+        prepare, device = self.examples.prepare, self.fabric.device
+        return self.examples.measure(outputs_of(self.plan, images, prepare, device), labels)
 
     def _loader(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the rest of the epoch's batches."""
@@ -214,7 +221,7 @@ class _Runner:
             chosen = torch.tensor(numbers)
             return self.examples.augment(images[chosen], numbers, epoch), labels[chosen]
 
-        loader = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             range(self.count),  # type: ignore[arg-type]
             batch_sampler=_Batches(mine),
             collate_fn=collate,
@@ -249,22 +256,17 @@ class _Batches(Sampler[list[int]]):
         return len(self.batches)
 
 
-def accuracy(
+def outputs_of(
     plan: Plan,
     images: Tensor,
-    labels: Tensor,
     prepare: Callable[[Tensor], Tensor],
     device: torch.device | str = "cpu",
     batch: int = 250,
-) -> float:
-    """Share of the images, or of their pixels, whose highest output is the labelled class."""
-    right = total = 0
+) -> Tensor:
+    """What the network as it stands makes of images (N, ...)."""
     with torch.no_grad():
-        for first in range(0, len(images), batch):
-            x, y = (part[first : first + batch].to(device) for part in (images, labels))
-            found = plan.predict(prepare(x)).argmax(1)
-            right, total = right + int((found == y).sum()), total + y.numel()
-    return right / total
+        parts = images.split(batch)
+        return torch.cat([plan.predict(prepare(part.to(device))).cpu() for part in parts])
 
 
 def _check_batch(training: Training, count: int, processes: int) -> None:

@@ -6,13 +6,14 @@ levels becomes, with the same L, a spiking one that computes the same.
 
 from __future__ import annotations
 
-from typing import Any, cast, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
 from lapilli.compiler.activations import evaluate_qcfs
 from lapilli.compiler.errors import InputError
+from lapilli.compiler.training.straight_through import floor
 
 
 @final
@@ -42,21 +43,7 @@ class QCFS(nn.Module):
         """(N, C, ...) of any shape."""
         channels = (-1, *(1,) * (x.ndim - 2)) if self.threshold.ndim else ()
         wide = self.threshold.reshape(channels)
-        return evaluate_qcfs(x, wide, self.levels, _floor)
+        return evaluate_qcfs(x, wide, self.levels, floor)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}"
-
-
-class _Floor(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.floor()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient
-
-
-def _floor(x: Tensor) -> Tensor:
-    return cast("Tensor", _Floor.apply(x))  # type: ignore[no-untyped-call]

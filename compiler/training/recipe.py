@@ -94,14 +94,16 @@ class Augmentation:
 class Deployment:
     """How the trained network is compiled and checked.
 
-    calibration: training images that choose what the network itself does not say; verify: test
-    images on which every equality is checked; test: test images for accuracies, 0 for all.
+    calibrate: how rounding is compensated, "" for the method's own way, none for what was trained
+    with spikes; calibration: training images that choose what the network itself does not say;
+    verify: test images on which every equality is checked; test: test images for accuracies, 0 for
+    all.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     profile: str = "loihi2"
-    calibrate: str = "least-squares"
+    calibrate: str = ""
     calibration: int = 512
     verify: int = 4
     test: int = 0
@@ -118,9 +120,10 @@ class Recipe:
     """A training run that ends in a model file.
 
     kind: one of `kinds.KINDS`; network: package.module:callable; data: as on the command line,
-    where --data replaces it; weights: a checkpoint to start from, "" for random weights; mean, std:
-    normalisation per channel; loss: of one class per image or pixel, or of boxes in a grid.
-    options: of the kind, in the file's table of that name.
+    where --data replaces it; test_data: for the final scores, where data has no test split;
+    weights: a checkpoint to start from, "" for random weights; mean, std: normalisation per
+    channel; loss: one of `objectives.OBJECTIVES`. options: of the kind, in the file's table of that
+    name.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -128,6 +131,7 @@ class Recipe:
     kind: str
     network: str
     data: str = ""
+    test_data: str = ""
     weights: str = ""
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()

@@ -48,19 +48,20 @@ def read_recipe(path: Path, changes: Mapping[str, str] | None = None) -> Recipe:
 def recipe_of(table: Mapping[str, Any], where: str) -> Recipe:
     """The recipe that a table says. Raises InputError as `read_recipe` does."""
     given = dict(table)
-    kind = given.get("kind")
+    kind = str(given.get("kind"))
     if kind not in KINDS:
-        close = difflib.get_close_matches(str(kind), KINDS, n=1)
+        close = difflib.get_close_matches(kind, KINDS, n=1)
         raise InputError(
             f"{where}: kind",
             "a recipe is of a known kind",
-            found=repr(kind),
+            found=kind,
             allowed=", ".join(KINDS),
             remedy=f"Did you mean {close[0]}?" if close else "Choose one of these.",
         )
     own = given.pop(kind, {})
     options = _validated(KINDS[kind].options, own, where, (kind,))
-    return replace(_validated(Recipe, given, where, ()), options=options)
+    recipe: Recipe = _validated(Recipe, given, where, ())
+    return replace(recipe, options=options)
 
 
 def _validated(kind: type[Any], given: Any, where: str, prefix: tuple[str, ...]) -> Any:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lapilli.runtime.lava.processes import MultiThreshold as MultiThreshold
     from lapilli.runtime.lava.processes import OrGate as OrGate
     from lapilli.runtime.lava.processes import Product as Product
+    from lapilli.runtime.lava.processes import RateGate as RateGate
     from lapilli.runtime.lava.processes import RateMax as RateMax
     from lapilli.runtime.lava.processes import Readout as Readout
     from lapilli.runtime.lava.processes import SigmaDelta as SigmaDelta
@@ -43,6 +44,7 @@ PROCESSES = (
     "MultiThreshold",
     "OrGate",
     "Product",
+    "RateGate",
     "RateMax",
     "Readout",
     "SigmaDelta",

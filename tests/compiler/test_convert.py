@@ -373,6 +373,7 @@ REFUSED: list[tuple[type[Any], str, Any, str]] = [
     (FastSNN, "signed", 1, "True, False"),
     (LMHT, "keep", 1.01, "0..1"),
     (LMHT, "mixing", "global", "none, causal, full"),
+    (LMHT, "single_threshold", 1, "True, False"),
     (Rate, "percentile_step", -0.1, "0..50"),
     (Rate, "input", "spikes", "analog, poisson"),
 ]

@@ -59,6 +59,23 @@ WRITTEN = {
 }
 
 
+def halves(m: Any, x: Tensor) -> Tensor:
+    a, b = m.conv(x).chunk(2, 1)
+    a += 1
+    return torch.cat([a, b * 2], 1)
+
+
+def columns(m: Any, x: Tensor) -> Tensor:
+    parts = m.conv(x).unbind(3)
+    for i, part in enumerate(parts):
+        part.add_(i)
+    return torch.stack(parts, 3)
+
+
+WRITTEN["one of two chunks"] = (halves, ["Conv 3x2x3x3 padding 1 <- input"])
+WRITTEN["columns one by one"] = (columns, ["Sparse 48x32 with 600 synapses <- input"])
+
+
 def residual(x: Tensor, y: Tensor) -> Tensor:
     kept = x
     x += y
@@ -89,6 +106,9 @@ def test_in_place_calls_are_seen_under_every_name(name: str) -> None:
         (lambda m, x: ((h := m.conv(x)).view(len(h), -1).relu_(), F.relu(h))[1], "relu_"),
         (lambda m, x: ((h := m.conv(x))[:, :2].add_(1), h * 2)[1], "add_"),
         (lambda m, x: ((s := (h := m.conv(x))[:, 1:]), h.mul_(2), s + 1)[2], "mul_"),
+        # What a part of was written; two operands that share memory: which one was written?
+        (lambda m, x: ((h := m.conv(x)).chunk(3, 1)[0].add_(1), h)[1], "add_"),
+        (lambda m, x: ((c := m.conv(x).chunk(3, 1))[0].add_(c[1]), c[1] * 2)[1], "add_"),
     ],
 )
 def test_in_place_calls_seen_through_other_views_are_refused(run: Any, by: str) -> None:
@@ -113,16 +133,39 @@ def test_writing_activity_into_a_constant_is_refused() -> None:
     assert "total.add_(x)" in refused.value.where
 
 
-def test_slices_cannot_be_assigned() -> None:
-    def run(m: Any, x: Tensor) -> Tensor:
-        x[:, 0] = 0
-        return F.relu(x)
+def assigned(m: Any, x: Tensor) -> Tensor:
+    x[:, 0] = 0
+    return F.relu(x)
 
+
+def doubled(m: Any, x: Tensor) -> Tensor:
+    x[:, :1] *= 2
+    return F.relu(x)
+
+
+def filled(m: Any, x: Tensor) -> Tensor:
+    y = torch.zeros_like(x)
+    y[:, 0] = x[:, 1]
+    return y
+
+
+@pytest.mark.parametrize(
+    ("run", "found", "line"),
+    [
+        (assigned, "setitem", "x[:, 0] = 0"),
+        (doubled, "setitem", "x[:, :1] *= 2"),
+        (filled, "zeros_like", "y = torch.zeros_like(x)"),
+        (lambda m, x: (x[:, 0].zero_(), x)[1], "zero_", "x[:, 0].zero_()"),
+        (lambda m, x: (x.narrow(1, 0, 1).fill_(1), x)[1], "fill_", "x.narrow(1, 0, 1).fill_(1)"),
+    ],
+)
+def test_parts_cannot_be_assigned(run: Any, found: str, line: str) -> None:
     with pytest.raises(UnsupportedOperatorError) as refused:
         capturing.captured(Net(run), X)
-    assert refused.value.found == "setitem"
+    assert refused.value.found == found
     assert f"{__file__}:" in refused.value.where
-    assert "x[:, 0] = 0" in refused.value.where
+    assert line in refused.value.where
+    assert "torch.cat" in refused.value.remedy
 
 
 VIEWS: list[Any] = [
@@ -147,6 +190,8 @@ IN_PLACE: list[Any] = [
     lambda m, x: x.add_(0.3),
     lambda m, x: x.mul_(-0.7),
     lambda m, x: (x[:, :1].add_(1.0), x)[1],
+    lambda m, x: torch.cat([(c := x.chunk(2, 1))[0].add_(1.0), c[1]], 1),
+    lambda m, x: torch.cat([x[:, :, :2].relu_(), x[:, :, 2:]], 2),
     lambda m, x: x.flatten(1).sub_(0.2).view(-1, 2, 4, 4),
 ]
 

@@ -371,6 +371,14 @@ def test_options_that_contradict_each_other() -> None:
     with pytest.raises(InputError) as caught:
         LMHT(steps=17, mixing="full")
     assert caught.value.where == "option mixing"
+    for more, found in (
+        ({"keep": 0.5}, "keep"),
+        ({"mixing": "causal"}, "mixing"),
+        ({"keep": 0.5, "mixed": "relu=3"}, "keep, mixed"),
+    ):
+        with pytest.raises(InputError) as caught:
+            LMHT(single_threshold=True, **more)  # type: ignore[arg-type]
+        assert (caught.value.where, caught.value.found) == ("option single_threshold", found)
 
 
 @pytest.mark.lava

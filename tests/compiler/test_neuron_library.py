@@ -24,6 +24,7 @@ from lapilli.compiler.neurons import (
     NeuronModel,
     OrGate,
     Product,
+    RateGate,
     RateMax,
     Readout,
     SigmaDelta,
@@ -283,10 +284,11 @@ def test_rate_max_is_the_maximum_where_an_or_overestimates() -> None:
 
 
 def test_rate_max_is_not_fooled_by_inputs_that_take_turns() -> None:
-    """Letting the leader's spikes through would send all 64."""
-    drive = np.array([1, 2] * 32)[:, np.newaxis]
+    """Letting the leader's spikes through, as published, sends all 64."""
+    drive = np.array([2, 1] * 32)[:, np.newaxis]
     spikes, _ = run(RateMax(2), drive)
     assert int(spikes.sum()) == 32
+    assert int(run(RateGate(2), drive)[0].sum()) == 64
 
 
 def test_a_hard_reset_loses_what_is_above_the_threshold() -> None:
@@ -356,6 +358,7 @@ FLAWS: list[tuple[NeuronModel, str]] = [
     (Product(ONE, ZERO, integers(-(2**23)), 3, 0, 0, 0, 3, "graded"), "factors and products fit"),
     (RateMax(0), "the inputs of a pool"),
     (RateMax(24), "the inputs of a pool"),
+    (RateGate(24), "the inputs of a pool"),
 ]
 
 

@@ -31,6 +31,7 @@ from lapilli.compiler.neurons import (
     NeuronModel,
     OrGate,
     Product,
+    RateGate,
     RateMax,
     Readout,
     SigmaDelta,
@@ -129,6 +130,7 @@ BUILDERS: dict[str, Callable[[np.random.Generator], NeuronModel]] = {
     ),
     "OrGate": lambda rng: OrGate(),
     "RateMax": lambda rng: RateMax(3),
+    "RateGate": lambda rng: RateGate(3),
     "Window graded": lambda rng: Window(
         drawn(rng, 1, 60), drawn(rng, -30, 30), drawn(rng, 0, 60), 4, "graded"
     ),
@@ -382,7 +384,7 @@ def test_i5_7_half_a_threshold_rounds_and_halves_the_error() -> None:
     assert errors[theta // 2] == pytest.approx(errors[0] / 2, rel=0.02)
 
 
-LOSING = {"HardResetIF", "LIF", "LavaDelta", "LavaSigmaDelta", "OrGate", "RateMax"}
+LOSING = {"HardResetIF", "LIF", "LavaDelta", "LavaSigmaDelta", "OrGate", "RateGate", "RateMax"}
 LOSING |= {"MultiThreshold that leaks"}
 """Models that throw charge away: `final_state` says so."""
 

@@ -138,6 +138,8 @@ CASES: dict[str, Any] = {
     "global max": one("GlobalMaxPool"),
     "mean, attribute": one("ReduceMean", axes=[-1, 2], keepdims=0),
     "mean, input": one("ReduceMean", whole(2, 3), opset=18),
+    "max, attribute": one("ReduceMax", axes=[-1, 2], keepdims=0),
+    "max, no axes and no operation": one("ReduceMax", whole(), noop_with_empty_axes=1, opset=18),
     "sum": one("ReduceSum", whole(1), keepdims=0),
     "pad": one("Pad", whole(0, 1, 0, 2, 0, 0, -1, 1)),
     "pad axes": one("Pad", whole(1, 2), None, whole(3), opset=18),
@@ -409,6 +411,7 @@ def test_every_row_has_a_form_in_programs_or_is_one() -> None:
 
 WITHOUT_ATEN = {
     "lapilli.compiler.training.qcfs.QCFS": "a layer of training, which is compiled as a module",
+    "lapilli.compiler.training.spiking_layers.IF": "a layer of training, as QCFS is",
     "torch.nn.ELU": "EXPORTED_ELU has its operator, with two more parameters",
     "torch.nn.Softsign": "exported as a division by an activity, which is refused",
     "torch.nn.Tanhshrink": "exported as x - tanh(x)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import runpy
 from collections import OrderedDict, namedtuple
 from pathlib import Path
 from typing import Any, get_args
@@ -214,3 +215,7 @@ def test_the_network_of_the_documentation() -> None:
     assert shapes == {"digit": ("float64", (3, 10)), "ink": ("int64", (3, 8, 8))}
     for name, (dtype, shape) in shapes.items():
         assert f'"{name}": {dtype} {shape}' in text
+    script = Path(__file__).parents[1] / "benchmarks" / "two_heads.py"  # which trains it
+    twin, x = runpy.run_path(str(script))["build"](), torch.tensor(images)
+    expected = names["build"]()(x)
+    assert all(torch.equal(value, expected[name]) for name, value in twin(x).items())

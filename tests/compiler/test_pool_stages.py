@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lapilli.compiler.execute import TorchMax
-from lapilli.compiler.layers.separable import separable_map
+from lapilli.compiler.layers.max_pooling import separable_map
 from lapilli.compiler.layers.windows import adaptive_axis, windows
 from lapilli.compiler.linear import LinearMap
 from lapilli.compiler.passes.pool_stages import most_inputs, split

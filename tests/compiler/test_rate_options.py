@@ -8,13 +8,15 @@ import functools
 import numpy as np
 import pytest
 import sample_networks
+import torch
+from torch import nn
 
 import lapilli
 from lapilli.compiler.artifact import Artifact
 from lapilli.compiler.errors import InputError
 from lapilli.compiler.linear import Array
 from lapilli.compiler.netlist import Netlist
-from lapilli.compiler.neurons import Readout, SoftResetIF, Source
+from lapilli.compiler.neurons import RateGate, RateMax, Readout, SoftResetIF, Source
 from lapilli.runtime import poisson, quantise_input, reference
 
 Rate = lapilli.methods.Rate
@@ -142,3 +144,25 @@ def test_lava_gets_the_same_trains() -> None:
     found = lapilli.verify(net, sample_networks.images("residual", 2, seed=2))
     assert found.ok
     assert found.first_difference is None
+
+
+def test_a_gate_passes_the_leaders_spikes_and_is_near_the_maximum() -> None:
+    """Rueckauer's pooling against ours, and both against the largest count of every pool."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        *(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 3, 3), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(12, 4)),
+    ).eval()
+    x = torch.rand(24, 1, 8, 8, generator=torch.Generator().manual_seed(1)).numpy()
+    errors = {}
+    for pooling, model in (("exact", RateMax), ("gated", RateGate)):
+        net = lapilli.compile(network, calibration=x, method=Rate(steps=64, max_pool=pooling))
+        assert [type(p.neuron) for p in net.netlist.populations].count(model) == 1
+        assert net.provenance.options["max_pool"] == pooling
+        counts = lapilli.run(net, x).counts
+        before, after = list(counts)[-2:]
+        largest = counts[before].reshape(24, 3, 2, 2, 2, 2).max(axis=(3, 5))
+        errors[pooling] = np.abs(counts[after] - largest)
+    assert errors["exact"].max() == 0
+    assert 0 < errors["gated"].mean() < 2
+    assert errors["gated"].max() > 2

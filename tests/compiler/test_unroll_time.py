@@ -33,8 +33,7 @@ def payloads(graph: SpikingGraph, x: Array) -> Array:
 
 def recursion(graph: SpikingGraph, x: Array) -> dict[str, Array]:
     """Equations 5 to 7, step by step in float64: spikes (N, T, *shape); readouts (N, *shape)."""
-    assert graph.mixing is not None
-    steps, keep = graph.steps, 1 - graph.decay / 4096
+    steps = graph.steps
     sent: dict[str, Array] = {}
     result: dict[str, Array] = {}
     for p in graph.populations:
@@ -48,7 +47,8 @@ def recursion(graph: SpikingGraph, x: Array) -> dict[str, Array]:
         if p.model == "readout":
             result[p.name] = drive.mean(1)
             continue
-        mixed = np.einsum("tj,nj...->nt...", graph.mixing, drive)
+        assert p.mixing is not None
+        mixed, keep = np.einsum("tj,nj...->nt...", p.mixing, drive), 1 - p.decay / 4096
         theta = along_channels(p.threshold, p.shape)
         v = p.initial * theta + np.zeros((len(x), *p.shape))
         spikes = np.zeros_like(drive)
@@ -103,15 +103,22 @@ def test_it_is_the_methods_recursion(name: str, mixing: str, keep: float) -> Non
 
 
 def test_any_matrix_and_any_worth_of_spikes() -> None:
-    """Learned matrices have rows of any sum; compensation changes what a spike is worth."""
+    """Learned matrices have rows of any sum, and each layer its own, and its own leak;
+    compensation changes what a spike is worth."""
     graph, x = converted("residual", LMHT(levels=2, steps=4, keep=0.9, mixing="full"))
     rng = np.random.default_rng(0)
     populations = tuple(
-        replace(p, amplitude=frozen(p.amplitude * 1.1)) if p.model == "multi_threshold" else p
+        replace(
+            p,
+            amplitude=frozen(p.amplitude * 1.1),
+            decay=int(rng.integers(0, 2048)),
+            mixing=frozen(rng.random((4, 4)) * (rng.random((4, 4)) < 0.7)),
+        )
+        if p.model == "multi_threshold"
+        else p
         for p in graph.populations
     )
-    mixing = frozen(rng.random((4, 4)) * (rng.random((4, 4)) < 0.7))
-    assert_same(replace(graph, populations=populations, mixing=mixing), x)
+    assert_same(replace(graph, populations=populations), x)
 
 
 @pytest.mark.parametrize(("levels", "steps"), [(4, 3), (2, 6), (6, 2)])

@@ -120,8 +120,8 @@ def test_a_run_that_is_killed_anywhere_ends_with_the_same_weights(
                 trained(training, file, 2)
         resumed, again = trained(training, file)
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-        assert [(e.stage, e.epoch, e.loss, e.accuracy) for e in again] == [
-            (e.stage, e.epoch, e.loss, e.accuracy) for e in epochs
+        assert [(e.stage, e.epoch, e.loss, e.score) for e in again] == [
+            (e.stage, e.epoch, e.loss, e.score) for e in epochs
         ]
         over, _ = trained(training, file)  # nothing is left to do
         assert all(torch.equal(whole[name], over[name]) for name in whole)
@@ -247,4 +247,4 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     # Sums of a batch are taken in another order: floats, not integers.
     losses = [[epoch["loss"] for epoch in report["epochs"]] for report in (alone, shared)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert shared["ok"] and shared["accuracy"] == pytest.approx(alone["accuracy"], abs=0.01)
+    assert shared["ok"] and shared["score"] == pytest.approx(alone["score"], abs=0.01)

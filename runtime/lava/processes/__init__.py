@@ -239,6 +239,19 @@ PyRateMax, PyRateMaxFloat = models(RateMax, RateMax.MODEL)
 
 
 @final
+class RateGate(DrivenNeurons):
+    """Passes on the spikes of that input which has sent most in this window, the first of equals.
+
+    Arrival and variables are those of `RateMax`.
+    """
+
+    MODEL = neurons.RateGate
+
+
+PyRateGate, PyRateGateFloat = models(RateGate, RateGate.MODEL)
+
+
+@final
 class GradedMax(DrivenNeurons):
     """v += a_in; n = lowest + the largest field of v, at most levels.
 

@@ -1,0 +1,237 @@
+"""`lapilli robustness`: accuracy of several networks under noise and on imperfect hardware."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lapilli import terminal
+from lapilli.cli_outputs import in_folder
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from lapilli.robustness_report import Robustness
+
+Report = dict[str, Any]
+TABLES = (".csv", ".json")
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    return None if value is None else tuple(part.strip() for part in value.split(","))
+
+
+def _floats(context: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
+    return _parsed(value, value)
+
+
+def _strengths(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, tuple[float, ...]]:
+    given = {}
+    for value in values:
+        kind, equals, numbers = value.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{value!r} is not like gaussian=0.05,0.1")
+        given[kind.strip()] = _parsed(numbers, value)
+    return given
+
+
+def _parsed(text: str, whole: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise click.BadParameter(f"{whole!r} holds something that is no number") from None
+
+
+def _table_file(
+    context: click.Context, parameter: click.Parameter, path: Path | None
+) -> Path | None:
+    if path is not None and path.suffix not in TABLES:
+        raise click.BadParameter(f"a table ends in {' or '.join(TABLES)}, not in {path.suffix!r}")
+    return in_folder(context, parameter, path)
+
+
+def _picture_file(
+    context: click.Context, parameter: click.Parameter, path: Path | None
+) -> Path | None:
+    if path is not None and path.suffix != ".png":
+        raise click.BadParameter(f"a picture ends in .png, not in {path.suffix!r}")
+    return in_folder(context, parameter, path)
+
+
+@click.command("robustness")
+@click.argument("specs", metavar="MODEL...", nargs=-1, required=True)
+@click.option("--data", "spec", metavar="DATA", required=True, help="images, as `run` takes them")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Use the first N images.")
+@click.option("--name", "names", multiple=True, help="A label; one per MODEL, in their order.")
+@click.option(
+    "--kinds",
+    metavar="KIND,...",
+    callback=_names,
+    help="gaussian, salt-and-pepper, speckle, poisson, occlusion, jpeg; weights, dead (hardware); "
+    "default: all that fit the images",
+)
+@click.option(
+    "--strengths",
+    metavar="KIND=X,...",
+    multiple=True,
+    callback=_strengths,
+    help="Other strengths than the usual five; may be given once per kind.",
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--mean", callback=_floats, default="", help="normalisation of float networks")
+@click.option("--std", callback=_floats, default="", help="as --mean; model files hold their own")
+@click.option("--plot", metavar="FILE.png", type=_FILE, callback=_picture_file, help="Draw it.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE.csv|json",
+    type=_FILE,
+    callback=_table_file,
+    help="Write every number there.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+def robustness(
+    specs: tuple[str, ...],
+    spec: str,
+    limit: int | None,
+    names: tuple[str, ...],
+    kinds: tuple[str, ...] | None,
+    strengths: dict[str, tuple[float, ...]],
+    seeds: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    plot: Path | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare networks under noise and faults: MODEL is a .h5 file, or a float network as
+    package.module:callable=WEIGHTS (or without weights).
+    """
+    import lapilli
+    from lapilli import data, reports, robustness_plot
+    from lapilli.compiler.sealed_file import write_whole
+
+    if plot is not None:
+        robustness_plot.check_installed()
+    labels = _labels(specs, names)
+    models = {name: _model(given) for name, given in zip(labels, specs, strict=True)}
+    with terminal.bars() as bar:
+        dataset = data.load(spec, split="test", limit=limit, progress=bar("reading images"))
+        found = lapilli.robustness(
+            models,
+            dataset.images,
+            dataset.labels,
+            kinds=kinds,
+            strengths=strengths,
+            seeds=seeds,
+            mean=mean,
+            std=std,
+            progress=bar("running networks"),
+        )
+    report = {"data": reports.data_report(dataset), **found.report()}
+    if output is not None:
+        text = found.csv() if output.suffix == ".csv" else json.dumps(report, indent=2) + "\n"
+        write_whole(output, text.encode())
+        terminal.say(f"wrote {output}")
+    if plot is not None:
+        where = report["data"]
+        title = f"{where['source']}, {where['split']} split, {where['images']} images, "
+        write_whole(plot, robustness_plot.png(found, title + _seeds(seeds)))
+        terminal.say(f"wrote {plot}")
+    if as_json:
+        terminal.show_json(report)
+    else:
+        terminal.show(*_tables(report, found))
+
+
+def _labels(specs: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    if names and len(names) != len(specs):
+        raise click.UsageError(f"{len(names)} labels for {len(specs)} networks.")
+    labels = names or tuple(
+        Path(spec).stem if spec.endswith(".h5") else spec.partition("=")[0] for spec in specs
+    )
+    twice = [label for label in labels if labels.count(label) > 1]
+    if twice:
+        raise click.UsageError(f"Two networks are called {twice[0]}: tell them apart with --name.")
+    return labels
+
+
+def _model(spec: str) -> Any:
+    import lapilli
+    from lapilli import models
+
+    if spec.endswith(".h5"):
+        return lapilli.load(spec)
+    callable_, _, weights = spec.partition("=")
+    return models.load(callable_, Path(weights) if weights else None)
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def _tables(report: Report, found: Robustness) -> Iterator[RenderableType]:
+    from lapilli.render import table
+    from lapilli.robustness_report import about
+
+    names = [terminal.plain(name) for name in found.models]
+    where = report["data"]
+    made = table(
+        f"{where['source']}, {where['split']} split, {where['images']} images, "
+        f"{_seeds(found.seeds)}: accuracy in %",
+        ("noise", "strength", *names),
+        caption="* middle strength; +- standard deviation over the seeds",
+    )
+    made.add_row("none", "", *(f"{100 * n / found.images:.2f}" for n in found.clean.values()))
+    for known in report["kinds"]:
+        kind = known["kind"]
+        made.add_section()
+        for strength in known["strengths"]:
+            cells = [found.cell(model, kind, strength) for model in found.models]
+            made.add_row(
+                kind if strength == known["strengths"][0] else "",
+                f"{strength:g}{'*' if strength == known['middle'] else ' '}",
+                *(f"{100 * c.mean:.2f} +- {100 * c.std:.2f}" for c in cells),
+            )
+    yield made
+    yield from _summary(found, names)
+    yield "Strengths: " + "; ".join(f"{kind}: {about(kind).unit}" for kind in found.strengths) + "."
+
+
+def _summary(found: Robustness, names: list[str]) -> Iterator[RenderableType]:
+    from lapilli.render import table
+
+    pairs = list(itertools.combinations(range(len(names)), 2))
+    columns = [f"{names[a]} : {names[b]}" for a, b in pairs]
+    made = table(
+        "Mean over the strengths, in %" + ("; images that only one of two got right" * bool(pairs)),
+        ("noise", *names, *columns),
+    )
+    for kind in found.strengths:
+        duels = [duel for duel in found.duels if duel.kind == kind]
+        made.add_row(
+            kind,
+            *(f"{100 * found.of_kind(m, kind):.2f}" for m in found.models),
+            *_won(found, duels),
+        )
+    made.add_section()
+    overall = (f"{100 * found.overall(model):.2f}" for model in found.models)
+    made.add_row("mean over the kinds", *overall, *_won(found, found.duels))
+    yield made
+
+
+def _won(found: Robustness, duels: Any) -> Iterator[str]:
+    """12 : 7 for each pair of networks."""
+    for first, second in itertools.combinations(found.models, 2):
+        fought = [duel for duel in duels if (duel.first, duel.second) == (first, second)]
+        won = sum(duel.only_first for duel in fought), sum(duel.only_second for duel in fought)
+        yield f"{won[0]:,} : {won[1]:,}"
