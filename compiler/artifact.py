@@ -175,8 +175,8 @@ def _check_provenance(p: Provenance, where: str) -> None:
             raise refuse(f"{where}: {name}", "counts are not negative", count, ">= 0")
     wrong = front_flaw(p.front)
     if wrong is not None:
-        place, rule, found, allowed = wrong
-        raise refuse(f"{where}/{place}", rule, found, allowed)
+        place, rule, *facts = wrong
+        raise refuse(f"{where}/{place}", rule, *facts)
 
 
 def _pack(record: Value) -> bytes:

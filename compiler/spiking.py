@@ -55,7 +55,8 @@ class SpikingPopulation:
     step where biases count per step); rungs: of a ladder alone; decay: 4096ths that a
     multi-threshold membrane loses per step; mixing (T, T): of a network that is to be unrolled in
     time (`passes.unroll_time`): mixing[t, j] is the share of what comes in step j that arrives in
-    step t; None: each step gets its own.
+    step t; None: each step gets its own; spread: `initial` comes in equal parts with every step of
+    a window, not at its start.
 
     A window neuron counts floor((v - offset) / threshold + initial), within low .. high; a ladder
     as its rungs say; "max" the largest count that its connection reads; "product" as a window

@@ -145,7 +145,7 @@ class _CompileCommand(click.Command):
             method = click.Option(
                 ["--method"],
                 type=click.Choice(list(methods.METHODS)),
-                help="How activity becomes spikes.  [required, but for targets and files of other tools]",
+                help="How activity becomes spikes.  [required without a target]",
             )
             made = method_options.options(methods.METHODS)
             known = {option.name for option in made}
@@ -221,9 +221,11 @@ def compile_(
     if spec is None or (method is None and wanted is None):
         raise click.UsageError(f"Missing option '{'--calib' if spec is None else '--method'}'.")
     if wanted is not None:
-        asked = {"method": method, "profile": profile, "calibrate": calibrate, "given": given}
         artifact, found = cli_search.search(
-            *(model, weights, spec, calib_samples), mean=mean, std=std, wanted=wanted, **asked
+            *(model, weights, spec, calib_samples, method, profile, calibrate),
+            preprocessing=(mean, std),
+            given=given,
+            wanted=wanted,
         )
         artifact.save(output)
         report = {"artifact": reports.identity(artifact, output), "search": found}

@@ -1,4 +1,4 @@
-"""`lapilli compile --target-accuracy 80`, or `--target-energy 5uJ`: a search on the command line."""
+"""`lapilli compile --target-accuracy 80` or `--target-energy 5uJ`: a search by command."""
 
 from __future__ import annotations
 
@@ -125,12 +125,11 @@ def search(
     weights: Path | None,
     spec: str,
     calib_samples: int,
-    *,
     method: str | None,
     profile: str,
     calibrate: str | None,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    *,
+    preprocessing: tuple[tuple[float, ...], tuple[float, ...]],
     given: Mapping[str, Any],
     wanted: Asked,
 ) -> tuple[Artifact, Report]:
@@ -145,7 +144,7 @@ def search(
     search_options.checked_options(shared, chosen)
     with terminal.bars() as bar:
         images, measured_on = _images(spec, calib_samples, wanted, bar)
-        prepared = [_normalised(d.images, mean, std) for d in (images, measured_on)]
+        prepared = [_normalised(d.images, *preprocessing) for d in (images, measured_on)]
         counters: dict[str, terminal.Count] = {}
         found = find(
             models.load(model, weights),
@@ -165,7 +164,7 @@ def search(
             observe=terminal.stopwatch("search"),
             progress=lambda stage, done, total: counters.setdefault(stage, bar(stage))(done, total),
             tell=_tell,
-            preprocessing=(mean, std),
+            preprocessing=preprocessing,
         )
     if wanted.plot_front is not None:
         _draw(wanted.plot_front, found.artifact, found.candidates)

@@ -63,7 +63,7 @@ def _checked(labels: npt.NDArray[Any] | None, images: Images, where: str) -> Lab
 
 
 def _digest(image: Images) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(image, "<f4")).digest()
+    return hashlib.sha256(np.asarray(image, "<f4").tobytes()).digest()
 
 
 def _none(found: str) -> InputError:

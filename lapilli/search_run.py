@@ -25,6 +25,7 @@ from lapilli.compiler.errors import (
 from lapilli.compiler.outputs import plain, returned
 from lapilli.compiler.pareto import FrontPoint, Measure, front_of
 from lapilli.compiler.passes.mixed_levels import counting, written
+from lapilli.compiler.storage import Option
 from lapilli.held_out import HeldOut
 from lapilli.level_paths import EnergyModel, Mixture, Uniform, mixtures, uniform
 from lapilli.runtime.trace import Trace
@@ -284,12 +285,12 @@ class Run:
             limit = "" if complete else f", ended after {self.task.seconds:g} s"
             raise self.task.goal.missed(best, len(points), self.float_score, limit)
         front = tuple(replace(p, chosen=True) if p == best else p for p in front_of(points))
-        searched = {
+        searched: dict[str, Option] = {
             **self.task.goal.recorded(),
             "candidates": len(points),
             "complete": complete,
             "float_score": self.float_score,
-            "held_out_hash": hashlib.sha256(np.ascontiguousarray(self.images, "<f4")).hexdigest(),
+            "held_out_hash": hashlib.sha256(self.images.astype("<f4").tobytes()).hexdigest(),
             "seed": self.task.seed,
         }
         provenance = replace(found.provenance, search=searched, front=front)

@@ -105,6 +105,8 @@ THIRD_PARTY: dict[str, tuple[str, list[str]]] = {
 }
 """Imported name -> (distribution that pyproject.toml must declare, modules that may import it)."""
 
+STANDARD = sys.stdlib_module_names | {"tomllib"}  # new in 3.11
+
 VAGUE_NAMES = {"base", "common", "helper", "helpers", "misc", "util", "utils"}
 HIDDEN = re.compile(r"(^|/)(\.(?!ci/|gitignore|python-version)|__pycache__|[^/]*\.egg-info)")
 MAX_LINES = 500
@@ -236,7 +238,7 @@ def _import_fault(importer: Module, found: Import) -> str | None:
     top = found.target.partition(".")[0]
     if found.level:
         return f"relative import of {found.target}"
-    if top in sys.stdlib_module_names:
+    if top in STANDARD:
         return None
     if top == "lapilli":
         return _direction_fault(importer.name, found.target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -11,16 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import search_network
 import torch
 from artifact_samples import forge, sample
-from command_line import Run, runner
-from PIL import Image
-from safetensors.torch import save_file
+from search_network import LEVELS, TARGET, Images, few, found, images, search, trained
 from torch import nn
 
 import lapilli
-from lapilli import data, digits
 from lapilli.compiler import measure_model
 from lapilli.compiler.errors import ArtifactError, InputError, NetlistError
 from lapilli.compiler.pareto import FrontPoint, front_of
@@ -32,60 +27,6 @@ from lapilli.level_paths import EnergyModel, mixtures, uniform
 from lapilli.search_options import parse_energy
 from lapilli.search_run import Search
 from lapilli.sensitivity import sensitivity
-
-LEVELS = (2, 3, 4, 6, 8, 12)
-TARGET = 90
-Images = Any
-
-
-def network() -> nn.Module:
-    """Two convolutions and two layers, trained for a moment on the digits."""
-    torch.manual_seed(3)
-    model = search_network.build()
-    train = data.load("digits", split="train")
-    images, labels = torch.from_numpy(train.images), torch.from_numpy(np.array(train.labels))
-    optimiser = torch.optim.Adam(model.parameters(), 0.01)
-    with digits.one_thread():
-        for step in range(150):
-            part = slice(step % 14 * 96, step % 14 * 96 + 96)
-            optimiser.zero_grad()
-            nn.functional.cross_entropy(model(images[part]), labels[part]).backward()
-            optimiser.step()
-    return model.eval()
-
-
-trained = functools.cache(network)
-
-
-@functools.cache
-def images(split: data.Split, limit: int | None = None) -> data.Dataset:
-    return data.load("digits", split=split, limit=limit)
-
-
-def search(model: nn.Module | None = None, **wanted: Any) -> Search:
-    test = images("test")
-    given: dict[str, Any] = {
-        "calibration": images("train", 128).images,
-        "held_out": (test.images, test.labels),
-        "levels": LEVELS,
-        "codings": ("graded",),
-    }
-    return lapilli.search(trained() if model is None else model, **{**given, **wanted})
-
-
-def few() -> tuple[Any, Any]:
-    """Some test images, with their labels."""
-    test = images("test", 80)
-    return test.images, test.labels
-
-
-found = functools.cache(lambda: search(target_accuracy=TARGET))
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process."""
-    return runner(capsys)
 
 
 def measured(net: Any) -> tuple[float, float]:
@@ -271,6 +212,12 @@ def test_options_are_those_of_every_candidate() -> None:
     assert result.artifact.netlist.input.neuron.high == 7  # type: ignore[attr-defined]
 
 
+def test_every_candidate_is_calibrated_as_asked() -> None:
+    calibrate = "reconstruct:steps=3,batch=8"
+    result = search(target_accuracy=20, levels=(8,), calibrate=calibrate, held_out=few())
+    assert result.artifact.provenance.options["reconstruct_done"] == 3
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({}, "there is one target"),
     ({"target_accuracy": 80, "target_energy": 1.0}, "there is one target"),
@@ -452,97 +399,3 @@ def test_a_front_that_is_none_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="one chosen point"):
         dataclasses.replace(net, provenance=provenance).save(tmp_path / "net.h5")
     assert not (tmp_path / "net.h5").exists()
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights in a folder."""
-    folder = tmp_path_factory.mktemp("search")
-    save_file(trained().state_dict(), folder / "net.safetensors")
-    return folder
-
-
-def test_the_command_line_searches(home: Path, run: Run) -> None:
-    made = run(
-        *("compile", "search_network:build", "--weights", home / "net.safetensors"),
-        *("--calib", "digits", "--calib-samples", 128, "--target-accuracy", 80),
-        *("--search-levels", "2,6", "--codings", "graded", "--search-samples", 100),
-        *("--plot-front", home / "made.png", "-o", home / "net.h5", "--json"),
-    )
-    assert made.code == 0, made.err
-    told = made.json["search"]
-    assert "search: parallel, graded, 6 levels" in made.err
-    assert told["data"] == {"source": "digits", "split": "test", "images": 100}
-    again = run("run", home / "net.h5", "--data", "digits", "--limit", 100, "--json").json
-    assert again["accuracy"]["fraction"] == told["chosen"]["score"] >= 0.8
-    priced = run("estimate", home / "net.h5", "--data", "digits", "--limit", 100, "--json").json
-    energy = priced["estimate"]["single"]["total_pj"]["mid"]
-    assert energy * 1e-12 == pytest.approx(told["chosen"]["energy_mid_j"], rel=1e-12)
-    shown = run("inspect", home / "net.h5", "--json").json["provenance"]
-    assert shown["front"] == told["front"]
-    assert shown["search"] == told["target"]
-    text = run("inspect", home / "net.h5", "--plot-front", home / "shown.png").out
-    assert "Pareto front, measured on 100 held-out images" in text
-    assert f"{100 * told['chosen']['score']:.2f} %" in text
-    for name in ("made.png", "shown.png"):
-        with Image.open(home / name) as picture:
-            assert picture.size == (960, 640)
-            assert len(picture.convert("RGB").getcolors(2**20) or ()) > 5
-
-
-def test_a_target_that_is_missed_is_one_message(home: Path, run: Run) -> None:
-    missed = run(
-        *("compile", "search_network:build", "--weights", home / "net.safetensors"),
-        *("--calib", "digits", "--calib-samples", 64, "--target-energy", "1nJ"),
-        *("--search-levels", "2", "--codings", "graded", "-o", home / "missed.h5"),
-    )
-    assert missed.code == 2
-    assert missed.out == ""
-    assert "allowed: <= 1 nJ" in missed.err
-    assert not (home / "missed.h5").exists()
-
-
-BAD: list[tuple[tuple[str, ...], str]] = [
-    (("--target-accuracy", "80", "--target-energy", "5uJ"), "exclude each other"),
-    (("--codings", "graded"), "--codings goes with --target-accuracy"),
-    (("--plot-front", "x.png", "--method", "rate"), "--plot-front goes with"),
-    (("--target-accuracy", "80", "--levels", "4"), "a search chooses levels"),
-    (("--target-accuracy", "80", "--search-levels", "2;4"), "not a list like 2,4,8"),
-    (("--target-accuracy", "80", "--method", "lm-ht"), "something to search"),
-    (("--target-accuracy", "0.5"), "in percent"),
-    (("--target-energy", "5uj"), "Did you mean 5uJ?"),
-]
-
-
-@pytest.mark.parametrize(("options", "said"), BAD)
-def test_options_that_make_no_sense_are_told(options: tuple[str, ...], said: str, run: Run) -> None:
-    found = run("compile", "search_network:build", "--calib", "digits", "-o", "x.h5", *options)
-    assert found.code == 2
-    assert said in found.err
-
-
-def test_files_of_other_tools_are_not_searched(run: Run) -> None:
-    found = run("compile", "net.net", "-o", "x.h5", "--target-accuracy", 80)
-    assert found.code == 2
-    assert "--target-accuracy has no use for .net files" in found.err
-
-
-def test_only_what_was_searched_has_a_front_to_draw(run: Run, tmp_path: Path) -> None:
-    sample().save(tmp_path / "net.h5")
-    found = run("inspect", tmp_path / "net.h5", "--plot-front", tmp_path / "x.png")
-    assert found.code == 2
-    assert "no front in this file" in found.err
-    assert "Pareto" not in run("inspect", tmp_path / "net.h5").out
-
-
-def test_data_without_splits_is_divided(home: Path, run: Run) -> None:
-    train = images("train", 300)
-    np.savez(home / "some.npz", images=train.images, labels=train.labels)
-    made = run(
-        *("compile", "search_network:build", "--weights", home / "net.safetensors"),
-        *("--calib", f"npz:{home / 'some.npz'}", "--calib-samples", 200, "--target-accuracy", 80),
-        *("--search-levels", "8", "--codings", "graded", "-o", home / "npz.h5", "--json"),
-    )
-    assert made.code == 0, made.err
-    assert made.json["search"]["chosen"]["images"] == 150
-    assert made.json["provenance"]["calibration_samples"] == 150

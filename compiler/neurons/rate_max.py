@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
+
 from lapilli.compiler.linear import Array
 from lapilli.compiler.neurons.counted_inputs import CountedInputs
 
@@ -20,4 +22,4 @@ class RateMax(CountedInputs):
     """
 
     def sent(self, counts: Array, bits: Array) -> Array:
-        return counts.max(axis=0) > (counts - bits).max(axis=0)
+        return np.asarray(counts.max(axis=0) > (counts - bits).max(axis=0))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lapilli.compiler.linear import Array, Conv, ConvTransposed, Dense, LinearMap, per_channel
+from lapilli.compiler.linear import Array, Conv, ConvTransposed, Dense, LinearMap
 from lapilli.compiler.numerics import half_up, round_down
 
 FLOAT_NOISE = 2.0**-11
@@ -23,9 +23,10 @@ ALIKE = 1e-5
 
 
 def grid_steps(linear: LinearMap, top: int) -> Array:
-    """The largest step that all weights into a channel are up to `top` multiples of; () or (C,).
+    """The largest step that all weights into a channel are up to `top` multiples of; (C,).
 
-    0 for channels without weights or whose weights are on no such grid.
+    0 for channels whose weights are on no such grid, or that have fewer than two: a single one is
+    an integer in any unit that it sets, and need not have a say where it sets none.
     """
     if isinstance(linear, (Conv, Dense)):
         rows = linear.weight.reshape(linear.out_shape[0], -1)
@@ -33,8 +34,7 @@ def grid_steps(linear: LinearMap, top: int) -> Array:
         kernels = linear.weight.reshape(linear.groups, -1, *linear.weight.shape[1:])
         rows = np.moveaxis(kernels, 2, 1).reshape(linear.out_shape[0], -1)
     else:  # one weight each, or made by composing maps
-        peaks = per_channel(np.broadcast_to(linear.row_peaks(), linear.out_shape), linear.out_shape)
-        return np.zeros(linear.out_shape[0]) if peaks is None or _mixed(linear) else peaks
+        return np.zeros(linear.out_shape[0])
     return np.array([_step(row, top) for row in rows])
 
 
@@ -45,10 +45,9 @@ def on_grid(unit: Array, step: Array, shared: bool) -> Array:
     shared: channels keep the ratios of their units, so it takes one unit and one step for all.
     """
     if shared:
-        present = step[step > 0] if step.ndim else step
-        if present.size == 0 or not (_one(present) and _one(unit)):
+        if not ((step > 0).all() and _one(step) and _one(unit)):
             return unit
-        step = np.asarray(present.max())
+        step = np.asarray(step.max())
     times = round_down(step / unit * (1 + ALIKE))
     return np.asarray(np.where(times > 0, step / np.maximum(times, 1), unit))
 
@@ -57,14 +56,9 @@ def _one(values: Array) -> bool:
     return bool(np.ptp(values) <= ALIKE * values.max())
 
 
-def _mixed(linear: LinearMap) -> bool:
-    """Does an output read weights of several sizes?"""
-    return linear.weight.size > 0 and np.ptp(np.abs(linear.weight)) > 0
-
-
 def _step(row: Array, top: int) -> float:
     peak = float(np.abs(row).max(initial=0.0))
-    if peak == 0:
+    if np.count_nonzero(row) < 2:
         return 0.0
     for part in (row[:LOOKED_AT], row):
         values = np.sort(np.abs(part)) / peak

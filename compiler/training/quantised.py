@@ -297,7 +297,7 @@ class PositiveThresholds(nn.Module):
         super().__init__()
         self.objective = objective
         self._layers = tuple(layers)
-        self._floors = tuple(LEAST * float(layer.threshold.min()) for layer in layers)
+        self._floors = tuple(LEAST * float(layer.threshold.detach().min()) for layer in layers)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():

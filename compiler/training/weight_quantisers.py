@@ -177,7 +177,9 @@ def quantise_weights(
         if module in (called[0], called[-1]):
             made.append(FullRange(ends))
         else:
-            made.append(LowBitWeights(quantiser.family, quantiser.bits, float(quantiser.clip)))
+            made.append(
+                LowBitWeights(quantiser.family, quantiser.bits, float(quantiser.clip.detach()))
+            )
         parametrize.register_parametrization(module, "weight", made[-1])
     return made
 

@@ -5,8 +5,9 @@
 Each case must be refused with an ArtifactError, or read as the very same artifact; a forged file
 (sealed and hashed again by somebody who knows the format) may also be read as another one, which
 then has passed every check. Anything else is a fault: another exception, memory beyond
-MEMORY_BYTES, a case beyond SECONDS of processor time. Cases run in processes of their own, so a crash
-of the HDF5 library is seen; it is allowed where its own structures were forged with right checksums.
+MEMORY_BYTES, a case beyond SECONDS of processor time. Cases run in processes of their own, so a
+crash of the HDF5 library is seen; it is allowed where its own structures were forged with right
+checksums.
 """
 
 from __future__ import annotations

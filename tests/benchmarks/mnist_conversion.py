@@ -1,12 +1,12 @@
 """MNIST with max pooling, converted and measured: what each method loses on all test images.
 
     python tests/benchmarks/mnist_conversion.py [--json] [--weights FILE] [--epochs 20]
-        [--images 10000] [--only parallel,fast-snn,rate]
+        [--images 10000] [--only parallel,fast-snn,rate,rate-plain] [--calibrate NAME]
 
 The network is that of examples/05_mnist_max_pooling.py, trained here, or read from FILE where that
-exists (else kept there). It is calibrated on the first 1,024 training images, without their labels,
-with every method's own options; nothing is chosen by test images. It needs ../shared/data and is
-left out where that is absent.
+exists (else kept there). It is calibrated on the first 1,024 training images, without their labels;
+nothing is chosen by test images. --calibrate is for parallel and fast-snn, as on the command line.
+It needs ../shared/data and is left out where that is absent.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ CASES: tuple[tuple[str, str, Any, float | None], ...] = (
     ("parallel", "parallel, L=8", M.Parallel(levels=8), 0.02),
     ("fast-snn", "fast-snn, signed, settled, L=8", M.FastSNN(levels=8), 0.02),
     ("fast-snn", "fast-snn, signed, settled, L=15", M.FastSNN(levels=15), 0.02),
-    ("rate", "rate, T=64", M.Rate(steps=64), 0.05),
-    ("rate", "rate, T=256", M.Rate(steps=256), None),
+    ("rate", "rate, T=64", M.Rate(steps=64, per_channel=True, initial="even"), 0.05),
+    ("rate-plain", "rate, T=64, options left as they are", M.Rate(steps=64), None),
 )
 """Name for --only, what is shown, options, most points that may be lost (None: not bounded)."""
 Row = dict[str, Any]
@@ -89,8 +89,9 @@ def rows_of(given: argparse.Namespace) -> Iterator[Row]:
     right = example["scores"](network, test.images).argmax(1) == test.labels
     yield accuracy_row("float network", 100.0 * float(right.mean()), FLOAT_BAR)
     best = 0.0
-    for _, name, method, most in (case for case in CASES if case[0] in given.only.split(",")):
-        net = lapilli.compile(network, calibration=calibration.images, method=method)
+    for kind, name, method, most in (case for case in CASES if case[0] in given.only.split(",")):
+        how = None if kind.startswith("rate") else given.calibrate
+        net = lapilli.compile(network, calibration=calibration.images, method=method, calibrate=how)
         row = measured(name, net, test, right, most)
         best = max(best, row["accuracy"])
         yield row
@@ -104,7 +105,8 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--learn", type=int, default=55_000, help="training images")
     parser.add_argument("--images", type=int, default=10_000, help="test images")
-    parser.add_argument("--only", default="parallel,fast-snn,rate", help="methods")
+    parser.add_argument("--only", default="parallel,fast-snn,rate", help="which cases")
+    parser.add_argument("--calibrate", help="left out: the method's own way")
     parser.add_argument("--data", type=Path, default=MNIST, help="the folder of the IDX files")
     given = parser.parse_args()
     if not given.data.is_dir():

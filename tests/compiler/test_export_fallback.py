@@ -122,6 +122,17 @@ def test_indices_beside_a_result_are_refused_when_read() -> None:
     assert "indices" in refused.value.found
 
 
+def test_an_output_that_is_the_same_for_every_image_is_refused_by_name() -> None:
+    def run(m: Any, x: Tensor) -> Any:
+        return {"scores": m.conv(x), "anchors": torch.ones(3, 4) * 2}
+
+    network = frontend.network_of(exported(Net(run, conv=nn.Conv2d(2, 3, 3))))
+    with pytest.raises(CaptureError) as refused:
+        network.capture(X)
+    assert "every output depends on the input" in refused.value.rule
+    assert "Output 'anchors' is the same for every image" in refused.value.remedy
+
+
 def test_several_inputs_are_refused() -> None:
     class Two(nn.Module):
         def forward(self, x: Tensor, y: Tensor) -> Tensor:

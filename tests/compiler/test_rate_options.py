@@ -17,7 +17,7 @@ from lapilli.compiler.errors import InputError
 from lapilli.compiler.linear import Array
 from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.neurons import RateGate, RateMax, Readout, SoftResetIF, Source
-from lapilli.runtime import poisson, quantise_input, reference
+from lapilli.runtime import poisson, quantise_input, quantised_ann, reference
 
 Rate = lapilli.methods.Rate
 STEPS = (8, 16, 32, 64, 128)
@@ -166,3 +166,43 @@ def test_a_gate_passes_the_leaders_spikes_and_is_near_the_maximum() -> None:
     assert errors["exact"].max() == 0
     assert 0 < errors["gated"].mean() < 2
     assert errors["gated"].max() > 2
+
+
+def test_half_a_threshold_that_comes_evenly_rounds_alike_and_fires_less_too_early() -> None:
+    """The same rounding of a whole window's drive; what comes unevenly adds fewer spikes."""
+    images = sample_networks.images("residual", 40)
+    found, wanted = {}, {}
+    for initial in ("half", "even"):
+        net = compiled("residual", Rate(steps=64, initial=initial))
+        inputs = quantise_input(net.netlist, images)[0]
+        found[initial] = reference.run(net.netlist, inputs).counts
+        wanted[initial] = quantised_ann.run(net.netlist, inputs).counts
+        spiking = [p for p in net.netlist.populations if isinstance(p.neuron, SoftResetIF)]
+        first, *later = spiking
+        assert (first.neuron.initial > 0).all()  # its drive is constant, and its count exact
+        assert all((p.neuron.initial > 0).all() == (initial == "half") for p in later)
+        name = first.name
+        assert (found[initial][name] == wanted[initial][name]).all()
+    for p in later:
+        # In the limit both are the same, but for the rounding of a bias.
+        assert np.abs(wanted["half"][p.name] - wanted["even"][p.name]).max() <= 1
+        excess = {
+            initial: (found[initial][p.name] - wanted[initial][p.name])[
+                wanted[initial][p.name] == 0
+            ]
+            for initial in found
+        }
+        assert excess["even"].mean() < excess["half"].mean()
+
+
+def test_a_bias_that_comes_in_every_step_replaces_the_start_alone() -> None:
+    """Compensation counts as before: what it says of biases does not depend on the start."""
+    for initial in ("half", "even"):
+        x = sample_networks.images("vectors", 40)
+        network = sample_networks.network("vectors")
+        net = lapilli.compile(
+            network, calibration=x, method=Rate(steps=32, initial=initial), calibrate="bias"
+        )
+        ann = quantised_ann.run(net.netlist, quantise_input(net.netlist, x)[0])
+        plain = network(torch.from_numpy(x)).detach().numpy()
+        assert np.abs(ann.outputs.mean(axis=0) - plain.mean(axis=0)).max() < 0.05 * plain.std()
