@@ -65,7 +65,10 @@ def test_the_targets_of_the_readme_exist(target: str) -> None:
     assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("example", ["02_mnist.py absent", "03_resnet20.py --data absent"])
+@pytest.mark.parametrize(
+    "example",
+    ["02_mnist.py absent", "05_mnist_max_pooling.py absent", "03_resnet20.py --data absent"],
+)
 def test_examples_say_what_they_lack(example: str, tmp_path: Path) -> None:
     name, *arguments = example.split()
     path = Path(__file__).resolve().parents[1] / "examples" / name

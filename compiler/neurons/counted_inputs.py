@@ -1,7 +1,7 @@
 """What pools of spike trains share: a running count for each input, told apart by the drive's bits.
 
-The spikes of a pool's inputs come as the bits of one drive, drive = sum of s[k] * 2**k: connection k
-sends 0 or 1 with the exponent k. Higher bits are ignored. v is the drive; counts, one per input,
+The spikes of a pool's inputs come as the bits of one drive, drive = sum of s[k] * 2**k: connection
+k sends 0 or 1 with the exponent k. Higher bits are ignored. v is the drive; counts, one per input,
 start a window at 0.
 """
 

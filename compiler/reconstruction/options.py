@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Literal, final
+from typing import Literal, final, get_args
 
 from lapilli.compiler.errors import InputError
-from lapilli.compiler.passes.options import check_choice, check_count, check_flag, help_text
+from lapilli.compiler.passes.options import check_choice, check_count, help_text
 
+Augment = Literal["auto", "none", "shift", "mirror", "both"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -30,11 +31,14 @@ class Reconstruct:
         default=64, metadata=help_text("images in one step; fewer where memory is short")
     )
     images: int = field(default=1024, metadata=help_text("most calibration images that are used"))
-    augment: bool = field(
-        default=True,
-        metadata=help_text("flip and shift images: the float network says what they mean"),
+    augment: Augment = field(
+        default="auto",
+        metadata=help_text(
+            "change images as well; auto: only as the float network gives the same answers",
+            ("auto", "none", "shift", "mirror", "both"),
+        ),
     )
-    seed: int = field(default=0, metadata=help_text("of the order and the flips of images"))
+    seed: int = field(default=0, metadata=help_text("of the order and the changes of images"))
     device: Device = field(
         default="auto",
         metadata=help_text("where to run; auto: a GPU if there is one", ("auto", "cpu", "cuda")),
@@ -49,7 +53,7 @@ class Reconstruct:
         check_count("batch", self.batch, 1, 65_536)
         check_count("images", self.images, 1, 10_000_000)
         check_count("seed", self.seed, 0, 2**31 - 1)
-        check_flag("augment", self.augment)
+        check_choice("augment", self.augment, get_args(Augment))
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
         if not isinstance(self.checkpoint, (str, os.PathLike, type(None))):
             raise InputError(

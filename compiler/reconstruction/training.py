@@ -26,7 +26,7 @@ from lapilli.compiler.numerics import FloatArray, round_down
 from lapilli.compiler.passes.quantise import quantise
 from lapilli.compiler.populations import PopulationGraph
 from lapilli.compiler.reconstruction import checkpoint
-from lapilli.compiler.reconstruction.augmentation import augmented, order
+from lapilli.compiler.reconstruction.augmentation import CHANGES, augmented, harmless, order
 from lapilli.compiler.reconstruction.distance import Spread, distance
 from lapilli.compiler.reconstruction.options import Reconstruct
 from lapilli.compiler.reconstruction.rounding import Grid, exponents_of
@@ -48,6 +48,8 @@ MAX_VALUES = 2**27
 """Images in a step are reduced until the activity kept is below this many floats (512 MiB)."""
 KEPT = 6
 """Floats kept per neuron: both networks' activity, drives, and gradients."""
+SHOWN = 256
+"""Images on which it is tried whether a change is harmless."""
 SAVED = 25
 """Steps between two checkpoints."""
 WATCH = 16
@@ -131,6 +133,11 @@ class _Run:
             for part in torch.split(self._images, self._batch):
                 for name, value in self._meant(part).items():
                     spreads[name].add(value)
+            self._changes = (
+                harmless(self._meant, self._images[:SHOWN])
+                if options.augment == "auto"
+                else CHANGES[options.augment]
+            )
         self._spreads = {name: found.size() for name, found in spreads.items()}
         self.student = self.student_of(spiking)
         self._moments = torch.zeros(2, len(self.student.values), device=device)
@@ -217,7 +224,7 @@ class _Run:
         ranks = order(options.seed, epoch, len(self._images))
         chosen = ranks[place * self._batch : (place + 1) * self._batch]
         images = self._images[chosen.to(self._images.device)]
-        return augmented(images, options.seed, self.step) if options.augment else images
+        return augmented(images, options.seed, self.step, self._changes)
 
     def _loss(
         self, student: Student, images: Tensor, wanted: dict[str, Tensor], grid: Grid | None

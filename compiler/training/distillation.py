@@ -235,7 +235,9 @@ def plan_distilled(network: nn.Module, recipe: Recipe, images: Tensor, teacher: 
         objective.adapt(images[:2])
     guarded = PositiveThresholds(objective, list(student.layers().values()))
     spikes = Stage(
-        "spikes", guarded, recipe.training.epochs, begin=partial(objective.set_spiking, True)
+        *("spikes", guarded, recipe.training.epochs),
+        begin=partial(objective.set_spiking, True),
+        end=guarded.lift,
     )
     warm = Stage(
         "staircases",

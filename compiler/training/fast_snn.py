@@ -298,7 +298,11 @@ def _cut(
 
 
 def _then(stage: Stage, more: Callable[[], None]) -> Stage:
-    return Stage(stage.name, stage.objective, stage.epochs, stage.rate, stage.begin, more)
+    def end() -> None:
+        stage.end()
+        more()
+
+    return Stage(stage.name, stage.objective, stage.epochs, stage.rate, stage.begin, end)
 
 
 def _first(stage: Stage, more: Callable[[], None]) -> Stage:

@@ -173,7 +173,7 @@ def plan_lm_ht(network: nn.Module, recipe: Recipe, images: Tensor) -> Plan:
     objective = PositiveThresholds(loss, list(spiking.layers().values()))
     return Plan(
         objective,
-        (Stage("train", objective, recipe.training.epochs),),
+        (Stage("train", objective, recipe.training.epochs, end=objective.lift),),
         predict=evaluated(spiking),
         finished=lambda: (
             spiking.analog(),

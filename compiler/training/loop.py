@@ -265,7 +265,7 @@ def outputs_of(
 ) -> Tensor:
     """What the network as it stands makes of images (N, ...)."""
     with torch.no_grad():
-        parts = images.split(batch)
+        parts = torch.split(images, batch)
         return torch.cat([plan.predict(prepare(part.to(device))).cpu() for part in parts])
 
 

@@ -7,6 +7,7 @@ Hu et al., TPAMI 2023 (fewer bits stage by stage).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,7 +40,7 @@ METHODS_OF_LEVELS = ("parallel", "fast-snn", "sigma-delta")
 """Methods whose neurons count exactly what a QCFS layer of as many levels says."""
 SMOOTH = 2**16 - 1
 """Levels of a stage of 32 bits: float32 in all but name, in sixteen bits."""
-LEAST = 1e-3
+LEAST = 2.0**-5
 """Of its start: a threshold is not learned to be less than that."""
 CANDIDATES = 64
 SAMPLES = 2**18
@@ -169,15 +170,19 @@ class QuantisedNetwork:
         self.quantisers = parametrised(self.network, options, images)
         self._trained = [p for p in self.network.parameters() if p.requires_grad]
 
-    def objective(self, recipe: Recipe) -> nn.Module:
+    def objective(self, recipe: Recipe) -> PositiveThresholds:
         """The recipe's loss; thresholds stay positive."""
         loss = Supervised(self.network, recipe.loss, recipe.training.smoothing)
         return PositiveThresholds(loss, list(self.layers.values()))
 
-    def stages(self, objective: nn.Module, epochs: int) -> tuple[Stage, ...]:
+    def stages(self, objective: PositiveThresholds, epochs: int) -> tuple[Stage, ...]:
         """Of the options; each goes on from the one before."""
         return tuple(
-            Stage(name, objective, some, begin=partial(self.set_precision, levels, bits))
+            Stage(
+                *(name, objective, some),
+                begin=partial(self.set_precision, levels, bits),
+                end=objective.lift,
+            )
             for name, levels, bits, some in self.options.stages(epochs)
         )
 
@@ -229,7 +234,10 @@ def calibrated_tops(network: nn.Module, levels: int, images: Tensor) -> dict[str
 def calibrate_thresholds(
     network: nn.Module, layers: Sequence[QCFS], options: Quantised, images: Tensor
 ) -> None:
-    """Set thresholds to those of least squared rounding error, each in the unrounded network."""
+    """Set thresholds to those of least squared rounding error, each in the unrounded network.
+
+    BatchNorm that has not seen anything yet takes the images' own statistics, as in training.
+    """
     found: list[list[Tensor]] = [[] for _ in layers]
 
     def note(tops: list[Tensor], layer: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -246,8 +254,14 @@ def calibrate_thresholds(
         layer.levels = SMOOTH
     with torch.no_grad():
         network.eval()
-        for first in range(0, len(images), AT_ONCE):
-            network(images[first : first + AT_ONCE])
+        new = _new_norms(network) if len(images) > 1 else []
+        state = copy.deepcopy([norm.state_dict() for norm in new])
+        for norm in new:
+            norm.train()
+        for part in images.tensor_split(-(-len(images) // AT_ONCE)):
+            network(part)
+        for norm, own in zip(new, state, strict=True):
+            norm.load_state_dict(own)
         network.train(before)
         for layer, hook, tops in zip(layers, hooks, found, strict=True):
             hook.remove()
@@ -256,6 +270,13 @@ def calibrate_thresholds(
             pooled = best[best > 0].mean() if bool((best > 0).any()) else torch.ones(())
             best = torch.where(best > 0, best, pooled)  # channels that were silent
             layer.threshold.copy_(best if options.per_channel else best[0])
+
+
+def _new_norms(network: nn.Module) -> list[nn.Module]:
+    """The normalisations whose statistics are still those that they were made with."""
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    found = [m for m in network.modules() if isinstance(m, norms)]
+    return [m for m in found if m.num_batches_tracked is not None and m.num_batches_tracked == 0]
 
 
 def least_error(values: Tensor, levels: int) -> Tensor:
@@ -300,8 +321,12 @@ class PositiveThresholds(nn.Module):
         self._floors = tuple(LEAST * float(layer.threshold.detach().min()) for layer in layers)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        self.lift()
+        loss: Tensor = self.objective(x, y)
+        return loss
+
+    def lift(self) -> None:
+        """Also at the end of a stage: its last step may have gone too far."""
         with torch.no_grad():
             for layer, floor in zip(self._layers, self._floors, strict=True):
                 layer.threshold.clamp_(min=floor)
-        loss: Tensor = self.objective(x, y)
-        return loss

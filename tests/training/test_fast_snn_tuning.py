@@ -78,7 +78,7 @@ def carry_out(stage: Stage, batches: int = 3, rate: float = 0.1) -> list[float]:
         loss.backward()
         assert all(p.grad is not None for p in trained)  # several processes rely on it
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     stage.end()
     return losses
 
@@ -160,11 +160,11 @@ def test_the_loss_has_the_value_of_spikes_and_the_gradient_of_the_quantised_laye
     for hook in hooks:
         hook.remove()
     sent = seen["spikes"].unflatten(0, (LEVELS, -1)).mean(0)
-    assert float(loss) == pytest.approx(float((sent - seen["wanted"]).square().mean()))
+    assert float(loss.detach()) == pytest.approx(float((sent - seen["wanted"]).square().mean()))
     mean = seen["before"].unflatten(0, (LEVELS, -1)).mean(0)  # what the layer before sent
     conv = spiking.network.second
     weight = conv.weight.detach().clone().requires_grad_()
-    layer = QCFS(LEVELS, float(ann.get_submodule(place).threshold))
+    layer = QCFS(LEVELS, float(ann.get_submodule(place).threshold.detach()))
     y = layer(functional.conv2d(mean, weight, conv.bias, padding=1))
     y.backward(2 * (sent - seen["wanted"]) / sent.numel())
     assert torch.allclose(found, weight.grad, atol=1e-8)
@@ -237,7 +237,7 @@ def test_the_netlist_sends_the_spikes_that_were_trained() -> None:
     assert torch.equal(plan.predict(x), wanted)
     assert not any(isinstance(m, SignedIF) and not m.analog for m in network.modules())
     made = lapilli.compile(network, calibration=x.numpy(), method=method, calibrate="none")
-    assert lapilli.verify(made, x[:3].numpy()).ok
+    assert lapilli.verify(made, x[:3].numpy(), backends=("reference",)).ok
     found = lapilli.run(made, x.numpy()).outputs
     # Only inputs, biases and thresholds are rounded: few images get another spike.
     alike = np.abs(found - wanted.numpy()).max(axis=1) < 1e-4 * float(wanted.abs().max())

@@ -31,7 +31,7 @@ IMAGES, BATCH = 70, 16  # 4 batches an epoch, and 6 images left over
 RUN = checkpoint.run_digest("a run")
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a process that ends in the middle."""
 
 
@@ -96,7 +96,7 @@ def trained(
         nonlocal batches
         batches += 1
         if batches == stop_after:
-            raise Killed
+            raise KilledError
 
     epochs = fit(plan, training, examples(), fabric, run=RUN, checkpoint_file=file, progress=count)
     return plan.model.state_dict(), epochs
@@ -113,10 +113,10 @@ def test_a_run_that_is_killed_anywhere_ends_with_the_same_weights(
     whole, epochs = trained(training)
     for stop_after in (1, 3, 4, 5, 8, 9, 13, 16):
         file = tmp_path / f"{stop_after}"
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             trained(training, file, stop_after)
         if 4 < stop_after < 13:
-            with pytest.raises(Killed):  # twice
+            with pytest.raises(KilledError):  # twice
                 trained(training, file, 2)
         resumed, again = trained(training, file)
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -143,7 +143,7 @@ def test_stages_begin_and_end_and_train_what_they_say() -> None:
 
 def test_checkpoints_of_others_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "state"
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         trained(Training(2, BATCH), file, 6)
     whole = file.read_bytes()
     state = checkpoint.read(file, RUN)

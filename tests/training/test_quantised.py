@@ -72,7 +72,7 @@ def carried_out(plan: Plan, rate: float = 0.05, batches: int = 3) -> list[float]
             loss.backward()
             assert all(p.grad is not None for p in trained)  # several processes rely on it
             optimiser.step()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
         stage.end()
     return losses
 
@@ -95,23 +95,32 @@ def test_least_error_is_the_least_of_a_fine_search() -> None:
 
 def test_thresholds_start_where_the_float_activity_is_rounded_best() -> None:
     """The activity is the float network's, not what earlier rounding has left of it."""
-    network, seen = Block().eval(), []
-    network.norm.register_forward_hook(lambda m, args, y: seen.append(y.relu().detach()))
-    with torch.no_grad():
-        network(images())
-    wanted = least_error(seen[0].reshape(1, -1), 4)
+    for known in (False, True):  # is what BatchNorm normalises by
+        network, seen = Block(), []
+        if known:
+            network.norm.num_batches_tracked.fill_(1)
+            network.eval()
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        recipe = replace(RECIPE, options=Quantised(levels=4))
+        plan = plan_quantised(network, recipe, images())
+        made = plan.model.get_submodule("objective.network").state_dict()
+        assert all(torch.equal(made[name], value) for name, value in before.items())
+        network.norm.register_forward_hook(lambda m, a, y, seen=seen: seen.append(y.relu()))
+        with torch.no_grad():
+            network(images())
+        wanted = least_error(seen[0].reshape(1, -1), 4)
+        assert float(layers(plan)[0].threshold.detach()) == pytest.approx(float(wanted))
     plan = planned(levels=4)
-    assert float(layers(plan)[0].threshold) == pytest.approx(float(wanted))
     assert [layer.levels for layer in layers(plan)] == [4, 4, 4]
     assert len(layers(planned(threshold=8.0, per_channel=True))[1].threshold) == 4
-    assert all(float(layer.threshold) == 8.0 for layer in layers(planned(threshold=8.0)))
+    assert all(float(layer.threshold.detach()) == 8.0 for layer in layers(planned(threshold=8.0)))
 
 
 def test_thresholds_of_layers_that_are_there_already_are_kept() -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), QCFS(2, 0.7), nn.Flatten(), nn.Linear(144, 4))
     plan = plan_quantised(network, replace(RECIPE, options=Quantised(levels=5)), images())
     (layer,) = layers(plan)
-    assert (layer.levels, float(layer.threshold)) == (5, pytest.approx(0.7))
+    assert (layer.levels, float(layer.threshold.detach())) == (5, pytest.approx(0.7))
 
 
 def test_stages_have_fewer_and_fewer_bits_and_go_on_from_each_other() -> None:
@@ -145,20 +154,24 @@ def test_every_stage_trains_all_that_it_uses() -> None:
 def test_thresholds_are_learned_unless_they_are_not() -> None:
     for learn in (True, False):
         plan = planned(learn=learn)
-        before = [float(layer.threshold) for layer in layers(plan)]
+        before = [float(layer.threshold.detach()) for layer in layers(plan)]
         carried_out(plan)
-        after = [float(layer.threshold) for layer in layers(plan)]
+        after = [float(layer.threshold.detach()) for layer in layers(plan)]
         assert [a != b for a, b in zip(after, before, strict=True)] == [learn] * 3
 
 
 def test_a_threshold_never_falls_to_zero() -> None:
     plan = planned()
     (first, *_) = layers(plan)
-    start = float(first.threshold)
+    start = float(first.threshold.detach())
     with torch.no_grad():
         first.threshold.fill_(-1.0)
     plan.stages[0].objective(images(), torch.arange(16) % 4)
-    assert 0 < float(first.threshold) < start
+    assert 0 < float(first.threshold.detach()) < start / 10
+    with torch.no_grad():
+        first.threshold.fill_(-1.0)
+    plan.stages[0].end()  # the last step may have gone too far, too
+    assert 0 < float(first.threshold.detach()) < start / 10
 
 
 @pytest.mark.parametrize("method", ["parallel", "fast-snn", "sigma-delta"])
@@ -172,7 +185,7 @@ def test_the_netlist_is_the_quantised_network(method: str) -> None:
     assert not network.training
     assert torch.equal(plan.predict(x), wanted)  # the same when weights are left rounded
     made = lapilli.compile(network, calibration=x.numpy(), method=options, calibrate="none")
-    assert lapilli.verify(made, x[:4].numpy()).ok
+    assert lapilli.verify(made, x[:4].numpy(), backends=("reference",)).ok
     found = lapilli.run(made, x.numpy()).outputs
     assert np.abs(found - wanted.detach().numpy()).mean() < 0.05 * float(wanted.abs().mean())
 
