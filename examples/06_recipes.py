@@ -68,8 +68,8 @@ def make_words(count: int, seed: int) -> tuple[Array, Integers]:
 def main() -> None:
     """Make the data, carry out the recipes, and say what they came to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=4000, help="of every data set")
-    parser.add_argument("--epochs", type=int, help="in place of the recipes' own")
+    parser.add_argument("--samples", type=int, default=1000, help="of every data set")
+    parser.add_argument("--epochs", type=int, default=3, help="0 for the recipes' own")
     parser.add_argument("--folder", type=Path, help="where data is kept; default: nowhere")
     given = parser.parse_args()
     if importlib.util.find_spec("lightning_fabric") is None:

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 
     from lapilli.compiler.artifact import Artifact
     from lapilli.compiler.training.loop import Epoch
+    from lapilli.compiler.training.plan import Plan
     from lapilli.runtime.verification import Verification
 
 Progress = Callable[[str, int, int], None]
+TRIAL = 32
+"""Images on which the network is compiled for a trial before it is trained."""
 
 
 @final
@@ -92,14 +95,116 @@ def train(
     try:
         from lapilli.compiler.training.augmentation import augmenter
         from lapilli.compiler.training.checkpoint import run_digest
-        from lapilli.compiler.training.kinds import KINDS
         from lapilli.compiler.training.loop import Examples, fit
         from lapilli.compiler.training.objectives import OBJECTIVES
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
 
-    seed = recipe.training.seed
-    told = _stages(progress)
+    learnt, test = _datasets(recipe, limit, _stages(progress))
+    assert learnt.labels is not None
+    images, labels = torch.from_numpy(learnt.images), torch.from_numpy(learnt.labels)
+    prepare = _normaliser(recipe, images)
+    calibration = prepare(images[: recipe.artifact.calibration])
+    augment = augmenter(recipe.augmentation, recipe.training.seed)
+    measure = OBJECTIVES[recipe.loss].measure
+    if fabric.global_rank == 0:  # what cannot be compiled is told before hours of training
+        _compiled(recipe, _planned(recipe, calibration), calibration[:TRIAL], None)
+    plan = _planned(recipe, calibration)
+    start, state = time.perf_counter(), plan.model.state_dict()
+    epochs = fit(
+        plan,
+        recipe.training,
+        Examples(images, labels, augment, prepare, measure),
+        fabric,
+        run=run_digest(asdict(recipe), *state, *state.values(), images, labels),
+        checkpoint_file=checkpoint,
+        progress=progress,
+        report=report if fabric.global_rank == 0 else None,
+    )
+    seconds = time.perf_counter() - start
+    if fabric.global_rank != 0:
+        return None
+    plan.model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    artifact, network = _compiled(recipe, plan, calibration, progress)
+    artifact = replace(artifact, provenance=replace(artifact.provenance, labels=learnt.names))
+    return _compared(recipe, plan, artifact, network, epochs, test, prepare, seconds, progress)
+
+
+def _planned(recipe: Recipe, calibration: Tensor) -> Plan:
+    """The plan, the same every time."""
+    from lapilli.compiler.training.kinds import KINDS
+
+    kind = KINDS[recipe.kind]
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.training.seed)
+        named = ((recipe.network, recipe.weights), *kind.companions(recipe.options))
+        networks = [models.load(spec, Path(file) if file else None) for spec, file in named]
+        return kind.plan(networks[0], recipe, calibration, *networks[1:])
+
+
+def _compiled(
+    recipe: Recipe, plan: Plan, calibration: Tensor, progress: Progress | None
+) -> tuple[Artifact, torch.nn.Module]:
+    how = recipe.artifact
+    network, method = plan.finished()
+    artifact = lapilli.compile(
+        network,
+        calibration=calibration.numpy(),
+        method=method,
+        profile=how.profile,
+        calibrate=how.calibrate or None,
+        progress=progress,
+        preprocessing=(recipe.mean, recipe.std),
+    )
+    return artifact, network
+
+
+def _compared(
+    recipe: Recipe,
+    plan: Plan,
+    artifact: Artifact,
+    network: torch.nn.Module,
+    epochs: list[Epoch],
+    test: data.Dataset,
+    prepare: Callable[[Tensor], Tensor],
+    seconds: float,
+    progress: Progress | None,
+) -> Trained:
+    """Verify, and compare the artifact with what was trained."""
+    from lapilli.compiler.training.loop import outputs_of
+    from lapilli.compiler.training.objectives import OBJECTIVES
+
+    inputs = prepare(torch.from_numpy(test.images))
+    checked = inputs[: recipe.artifact.verify].numpy()
+    verification = lapilli.verify(artifact, checked, backends=_backends())
+    told = _stages(progress)("running the artifact")
+    found = lapilli.run(artifact, inputs.numpy(), record="outputs", progress=told).outputs
+    measure = OBJECTIVES[recipe.loss]
+
+    def score(outputs: Tensor) -> float | None:
+        if test.labels is None:
+            return None
+        return measure.measure(outputs, torch.from_numpy(test.labels))
+
+    return Trained(
+        artifact,
+        network,
+        tuple(epochs),
+        measure.name,
+        score(outputs_of(plan, inputs, lambda x: x)),
+        score(torch.from_numpy(np.asarray(found, np.float32))),
+        len(inputs),
+        verification,
+        seconds,
+    )
+
+
+def _datasets(
+    recipe: Recipe,
+    limit: int | None,
+    told: Callable[[str], Callable[[int, int], None] | None],
+) -> tuple[data.Dataset, data.Dataset]:
+    """What is learned, with labels, and what is tested."""
     learnt = data.load(recipe.data, split="train", limit=limit, progress=told("reading images"))
     if learnt.labels is None:
         raise InputError(
@@ -109,89 +214,7 @@ def train(
             allowed="a source with labels",
             remedy="Add the array `labels` to the file.",
         )
-    test = _tests(recipe, learnt, told("reading test images"))  # before hours of training
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = models.load(recipe.network, Path(recipe.weights) if recipe.weights else None)
-        assert isinstance(network, torch.nn.Module)
-        images, labels = torch.from_numpy(learnt.images), torch.from_numpy(learnt.labels)
-        prepare = _normaliser(recipe, images)
-        augment, measure = augmenter(recipe.augmentation, seed), OBJECTIVES[recipe.loss].measure
-        examples = Examples(images, labels, augment, prepare, measure)
-        kind = KINDS[recipe.kind]
-        others = [
-            models.load(spec, Path(weights) if weights else None)
-            for spec, weights in kind.companions(recipe.options)
-        ]
-        calibration = prepare(images[: recipe.artifact.calibration])
-        plan = kind.plan(network, recipe, calibration, *others)
-    fit_start = time.perf_counter()
-    state = plan.model.state_dict()
-    epochs = fit(
-        plan,
-        recipe.training,
-        examples,
-        fabric,
-        run=run_digest(asdict(recipe), *state, *state.values(), images, labels),
-        checkpoint_file=checkpoint,
-        progress=progress,
-        report=report if fabric.global_rank == 0 else None,
-    )
-    seconds = time.perf_counter() - fit_start
-    if fabric.global_rank != 0:
-        return None
-    plan.model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return _deployed(recipe, plan, epochs, learnt, test, prepare, seconds, progress)
-
-
-def _deployed(
-    recipe: Recipe,
-    plan: Any,
-    epochs: list[Epoch],
-    learnt: data.Dataset,
-    test: data.Dataset,
-    prepare: Callable[[Tensor], Tensor],
-    seconds: float,
-    progress: Progress | None,
-) -> Trained:
-    """Compile, verify and compare."""
-    from lapilli.compiler.training.loop import outputs_of
-    from lapilli.compiler.training.objectives import OBJECTIVES
-
-    how = recipe.artifact
-    network, method = plan.finished()
-    inputs = prepare(torch.from_numpy(test.images)).numpy()
-    artifact = lapilli.compile(
-        network,
-        calibration=prepare(torch.from_numpy(learnt.images[: how.calibration])).numpy(),
-        method=method,
-        profile=how.profile,
-        calibrate=how.calibrate or None,
-        progress=progress,
-        preprocessing=(recipe.mean, recipe.std),
-    )
-    artifact = replace(artifact, provenance=replace(artifact.provenance, labels=learnt.names))
-    verification = lapilli.verify(artifact, inputs[: how.verify], backends=_backends())
-    told = _stages(progress)("running the artifact")
-    found = lapilli.run(artifact, inputs, record="outputs", progress=told).outputs
-    measure = OBJECTIVES[recipe.loss]
-
-    def score(outputs: Tensor) -> float | None:
-        return (
-            None if test.labels is None else measure.measure(outputs, torch.from_numpy(test.labels))
-        )
-
-    return Trained(
-        artifact,
-        network,
-        tuple(epochs),
-        measure.name,
-        score(outputs_of(plan, torch.from_numpy(inputs), lambda x: x)),
-        score(torch.from_numpy(np.asarray(found, np.float32))),
-        len(inputs),
-        verification,
-        seconds,
-    )
+    return learnt, _tests(recipe, learnt, told("reading test images"))
 
 
 def _tests(

@@ -99,7 +99,7 @@ def average_precision(outputs: Tensor, labels: Tensor) -> float:
     labels = labels.to(outputs.device)
     found = decode(outputs)
     values = []
-    for kind in torch.unique(labels[..., 0][labels[..., 0] != VOID]):  # type: ignore[no-untyped-call]
+    for kind in torch.unique(labels[..., 0][labels[..., 0] != VOID]):
         scores, hits, count = [], [], 0
         for (boxes, score, kinds), rows in zip(found, labels, strict=True):
             meant = rows[rows[:, 0] == kind][:, 1:].to(boxes.dtype) / GRID

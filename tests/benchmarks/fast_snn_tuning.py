@@ -55,14 +55,14 @@ def rows_of(given: argparse.Namespace) -> list[Row]:
         own = replace(own, trained=str(file))
         plain = trained(replace(recipe, options=replace(own, epochs=0)), given)
         tuned = trained(replace(recipe, options=own), given)
-    rows = [row("quantised network, as trained", ann.network_accuracy)]
+    rows = [row("quantised network, as trained", ann.network_score)]
     for name, value in (
-        ("as trained", lambda made: made.network_accuracy),
-        ("in integers", lambda made: made.accuracy),
+        ("as trained", lambda made: made.network_score),
+        ("in integers", lambda made: made.score),
     ):
         before, after = value(plain), value(tuned)
         rows += [row(f"signed spikes, {name}", before), row(f"tuned, {name}", after)]
-        lost, gained = ann.network_accuracy - before, after - before
+        lost, gained = ann.network_score - before, after - before
         share = gained / lost if lost > 0 else 0.0
         rows.append(
             {

@@ -368,8 +368,11 @@ REFUSED: list[tuple[type[Any], str, Any, str]] = [
             ("per_channel", "yes", "True, False"),
             ("input_bits", 1, "whole numbers 2..16"),
             ("steps", 0, "whole numbers 1..65535"),
+            ("mixed", 3, "text"),
         )
     ),
+    (Parallel, "mixed", 4, "text"),
+    (SigmaDelta, "mixed", None, "text"),
     (FastSNN, "settle", "no", "True, False"),
     (FastSNN, "signed", 1, "True, False"),
     (LMHT, "keep", 1.01, "0..1"),
@@ -388,7 +391,11 @@ def test_values_that_an_option_refuses(
         options(**{name: value})
     error = caught.value
     assert (error.where, error.found, error.allowed) == (f"option {name}", repr(value), allowed)
-    assert error.rule in ("options lie in their range", "options take a listed value")
+    assert error.rule in (
+        "options lie in their range",
+        "options take a listed value",
+        "options have their type",
+    )
     assert name in error.remedy
 
 

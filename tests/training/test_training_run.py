@@ -1,0 +1,151 @@
+"""`lapilli train`: from a recipe to a checked model file, and what it refuses beforehand."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from command_line import runner
+from torch import nn
+
+pytest.importorskip("lightning_fabric", reason="lightning-fabric, of the extra train, is missing")
+
+import lapilli
+from lapilli import data, training_run, zoo
+from lapilli.compiler.errors import BackendError, InputError, UnsupportedOperatorError
+from lapilli.zoo import networks
+
+QUICK = {"training.epochs": "1", "artifact.verify": "1", "artifact.test": "60"}
+
+
+def quick(**changes: str) -> Any:
+    named = {key.replace("__", "."): value for key, value in changes.items()}
+    return training_run.find_recipe("digits", {**QUICK, **named})
+
+
+class Cubed(nn.Module):
+    """With an operator that no chip has, behind a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sort(torch.relu(self.linear(x.flatten(1))), 1).values
+
+
+def test_a_recipe_ends_in_a_model_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run, file = runner(capsys), tmp_path / "m.h5"
+    sets = [part for key, value in QUICK.items() for part in ("--set", f"{key}={value}")]
+    done = run("train", "digits", *sets, "-o", file, "--device", "cpu", "--json")
+    assert done.code == 0 and "train: epoch 1 of 1: loss" in done.err
+    report = done.json
+    assert report["ok"] and report["measure"] == "accuracy" and report["test_images"] == 60
+    artifact = lapilli.load(file)
+    assert artifact.hash == report["artifact"]["hash"]
+    test = data.load("digits", split="test", limit=60)
+    assert test.labels is not None
+    right = np.argmax(lapilli.run(artifact, test.images).outputs, 1) == test.labels
+    assert report["score"] == pytest.approx(right.mean())
+    # The weights beside it are the trained network's.
+    again = run("train", "digits", *sets, "--weights", file.with_suffix(".safetensors"))
+    assert again.code == 2 and "Missing option" in again.err
+    table = run("train", "digits", *sets, "-o", file, "--device", "cpu")
+    assert table.code == 0 and "the spiking network, in integers" in table.out
+
+
+def test_what_starts_from_weights_begins_where_they_are(tmp_path: Path) -> None:
+    trained = training_run.train(quick(), device="cpu")
+    assert trained is not None
+    from safetensors.torch import save_file
+
+    file = tmp_path / "w.safetensors"
+    save_file({k: v.contiguous() for k, v in trained.network.state_dict().items()}, file)
+    still = training_run.train(
+        quick(weights=str(file), training__rate="0.0", training__optimiser="sgd"), device="cpu"
+    )
+    assert still is not None
+    for name, value in still.network.named_parameters():
+        assert torch.equal(value, dict(trained.network.named_parameters())[name])
+
+
+def test_the_zoo_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    out = runner(capsys)("train", "--list").out
+    assert [line.partition(":")[0] for line in out.splitlines()] == zoo.names()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("digts",), "Did you mean digits?"),
+        (("digits", "--set", "epochs"), "not KEY=VALUE"),
+        (("digits", "--set", "training.epoch=1"), "Did you mean epochs?"),
+        (("digits", "--data", "npz:none.npz"), "no such file"),
+        (("digits", "--set", "network=nowhere:net"), "no module"),
+    ],
+)
+def test_wrong_arguments(
+    arguments: tuple[str, ...],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    done = runner(capsys)("train", *arguments, "-o", tmp_path / "m.h5")
+    assert done.code == 2 and says in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_scores_are_taken_on_images_that_were_not_trained_on(tmp_path: Path) -> None:
+    digits = data.load("digits", split="train", limit=120)
+    file = tmp_path / "d.npz"
+    np.savez(file, images=digits.images, labels=digits.labels)
+    spec = f"npz:{file}"
+    with pytest.raises(InputError, match="not trained on"):
+        training_run.train(quick(data=spec, training__held_out="0"), device="cpu")
+    held = training_run.train(quick(data=spec, training__held_out="30"), device="cpu")
+    assert held is not None and held.images == 30
+    other = training_run.train(
+        quick(data=spec, test_data="digits", training__held_out="0"), device="cpu"
+    )
+    assert other is not None and other.images == 60
+    np.savez(file, images=digits.images)
+    with pytest.raises(InputError, match="labelled"):
+        training_run.train(quick(data=spec), device="cpu")
+
+
+def test_what_cannot_be_compiled_is_told_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "cubed", Cubed, raising=False)
+    told: list[object] = []
+    with pytest.raises(UnsupportedOperatorError, match="sort"):
+        training_run.train(
+            quick(network="lapilli.zoo.networks:cubed"), device="cpu", report=told.append
+        )
+    assert told == []
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed"
+)
+def test_losses_are_logged_for_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    done = training_run.train(quick(), device="cpu", tensorboard=tmp_path)
+    assert done is not None
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
+    read = EventAccumulator(str(events))
+    read.Reload()
+    losses = [event.value for event in read.Scalars("loss")]
+    assert np.mean(losses) == pytest.approx(done.epochs[0].loss, rel=1e-4)
+    assert read.Scalars("rate")[0].value == pytest.approx(0.005)
+
+
+def test_a_missing_package_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = quick()
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    with pytest.raises(BackendError, match=r"lapilli\[train\]"):
+        training_run.train(recipe, device="cpu")
