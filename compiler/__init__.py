@@ -138,7 +138,7 @@ def convert_measured(
     spiking = METHODS[name].convert(populations, ranges, method)
     spiking.verify()
     told.done(f"convert_{name}", ranges, spiking)
-    correction = _as_trained(populations, calibrate, correction)
+    correction = _as_trained(populations, spiking, calibrate, correction)
     corrected, how = _corrected(spiking, populations, images, correction, profile, told)
     netlist = quantise(corrected, profile)
     told.done("quantise", corrected, netlist)
@@ -171,15 +171,15 @@ def _chosen(
 
 
 def _as_trained(
-    populations: PopulationGraph, asked: object, correction: Calibration
+    populations: PopulationGraph, spiking: SpikingGraph, asked: object, correction: Calibration
 ) -> Calibration:
-    """No compensation where spikes were trained, unless it is asked for and can be computed."""
+    """No compensation for what was trained as it counts, unless it is asked for and can be."""
     from lapilli.compiler.activations import dynamics_of
     from lapilli.compiler.errors import InputError
 
     trained = {p: d for p in populations.populations if (d := dynamics_of(p.activation))}
     if asked is None:
-        return "none" if trained else correction
+        return "none" if trained or _counts_as_trained(populations, spiking) else correction
     uneven = [p for p, dynamics in trained.items() if not dynamics.even]
     if uneven and correction != "none":
         raise InputError(
@@ -190,6 +190,19 @@ def _as_trained(
             remedy="Leave calibrate out: what was trained with spikes is compiled as it is.",
         )
     return correction
+
+
+def _counts_as_trained(populations: PopulationGraph, spiking: SpikingGraph) -> bool:
+    """Is every activation a staircase of as many levels as its neurons have?"""
+    from lapilli.compiler.activations import staircase_top
+
+    levels = {p.name: p.high - p.low for p in spiking.populations}
+    tops = {
+        p.name: staircase_top(p.activation)
+        for p in populations.populations
+        if p.role == "activation"
+    }
+    return bool(tops) and all(top and top[1] == levels[name] for name, top in tops.items())
 
 
 def _recorded(method: object) -> dict[str, Any]:

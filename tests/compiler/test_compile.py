@@ -34,6 +34,7 @@ from lapilli.compiler.passes import METHODS
 from lapilli.compiler.populations import PopulationGraph
 from lapilli.compiler.spiking import SpikingGraph
 from lapilli.hardware_profiles import load
+from lapilli.layers import QCFS
 
 CODINGS = list(sample_networks.METHODS)
 CALIBRATION = sample_networks.images("residual", 40)
@@ -316,3 +317,22 @@ def test_an_unknown_operator_is_refused_by_name() -> None:
     with pytest.raises((UnsupportedOperatorError, CaptureError)) as caught:
         lapilli.compile(Sorted(), calibration=CALIBRATION, method=lapilli.methods.Parallel())
     assert "sort" in str(caught.value)
+
+
+def test_what_was_trained_in_levels_is_not_compensated() -> None:
+    """Networks of QCFS layers, unless they are asked to count otherwise than they were trained."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        *(nn.Conv2d(1, 4, 3), QCFS(6, 0.5), nn.Conv2d(4, 4, 3), QCFS(6, 0.7)),
+        *(nn.Flatten(), nn.Linear(64, 5)),
+    ).eval()
+    images = np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32)
+
+    def compensation(levels: int, calibrate: str | None = None) -> object:
+        method = lapilli.methods.Parallel(levels=levels)
+        made = lapilli.compile(network, calibration=images, method=method, calibrate=calibrate)
+        return made.provenance.options["calibrate"]
+
+    assert compensation(6) == "none"
+    assert compensation(4) == "least-squares"
+    assert compensation(6, "bias") == "bias"
