@@ -17,6 +17,7 @@ from lapilli.compiler.errors import NetlistError
 from lapilli.compiler.linear import Array, LinearMap, Shape, frozen, per_channel
 from lapilli.compiler.neurons import (
     STATE_BITS,
+    AnySending,
     Interval,
     NeuronModel,
     OrGate,
@@ -24,6 +25,8 @@ from lapilli.compiler.neurons import (
     SignedIF,
     Source,
 )
+from lapilli.compiler.neurons.sending import ONES
+from lapilli.compiler.neurons.staircase import Staircase
 from lapilli.compiler.numerics import signed_range
 from lapilli.compiler.schedule import schedule
 from lapilli.hardware_profiles import Profile
@@ -145,6 +148,7 @@ class Netlist:
     def _undisturbed(self) -> bool:
         return (
             all(_arrives_sorted(self, c) for c in self.connections)
+            and len(_orders(self)) <= 1
             and not any(c.recurrent or c.synaptic_delay for c in self.connections)
             and self.source.timing in ("first", "changes")
         )
@@ -246,14 +250,22 @@ def connection_bounds(c: Connection, source: tuple[int, int], shape: Shape) -> I
 def _arrives_sorted(netlist: Netlist, c: Connection) -> bool:
     """Is an OR over this connection and others the longest of their spike trains?
 
-    So it is for trains in which all ones come first, from neurons that settle, over weights that
-    are not negative. An input's spikes come in any order.
+    So it is for trains in which all ones come first, or in all of them last (`_orders`), from
+    neurons that settle, over weights that are not negative. An input's spikes come in any order.
     """
     if not isinstance(netlist[c.target].neuron, OrGate):
         return True
     sender = netlist[c.source].neuron
     ones = sender.payload() == (0, 1) and not isinstance(sender, Source)
     return ones and not (c.map.weight < 0).any()
+
+
+def _orders(netlist: Netlist) -> set[AnySending]:
+    """In which orders neurons send ones, where there are gates for which that matters."""
+    neurons = [p.neuron for p in netlist.populations]
+    if not any(isinstance(neuron, OrGate) for neuron in neurons):
+        return set()
+    return {n.coding() for n in neurons if isinstance(n, Staircase) and n.coding() in ONES}
 
 
 def _fit(values: Array, map_shape: Shape, shape: Shape) -> Array:

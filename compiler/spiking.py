@@ -9,7 +9,7 @@ import numpy as np
 
 from lapilli.compiler.errors import NetlistError
 from lapilli.compiler.linear import Array, LinearMap, Shape, frozen
-from lapilli.compiler.neurons import Timing
+from lapilli.compiler.neurons import AnySending, Timing
 
 Model = Literal[
     "source",
@@ -96,9 +96,10 @@ class SpikingGraph:
     """steps: length of one image's window; levels: how many counts above its lowest a neuron
     has, at most.
 
-    sending: how window neurons send ("unary" where spikes are -1, 0 or 1, too). timing: when
-    the input is sent. Where it is held, in every step (rate coding), a bias counts in every step,
-    too, instead of once per window.
+    sending: how window neurons send ("unary" where spikes are -1, 0 or 1, too). order: in which
+    steps of a window such neurons send what they have to. timing: when the input is sent. Where it
+    is held, in every step (rate coding), a bias counts in every step, too, instead of once per
+    window.
     pools: how spikes of rates are pooled: as many as the busiest input's, or those of the leader.
     unrolled: the populations are the steps of others (`passes.unroll_time`). single_threshold:
     neurons of several thresholds become ones of a single one (`passes.reparameterise`).
@@ -113,6 +114,13 @@ class SpikingGraph:
     pools: Literal["exact", "gated"] = "exact"
     unrolled: bool = False
     single_threshold: bool = False
+    order: Literal["first", "last"] = "first"
+
+    @property
+    def coding(self) -> AnySending:
+        """How the neurons of the netlist send."""
+        late = self.sending == "unary" and self.order == "last"
+        return "unary-last" if late else self.sending
 
     @property
     def mixed(self) -> bool:

@@ -52,6 +52,7 @@ def _list(context: click.Context, parameter: click.Parameter, value: bool) -> No
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path, dir_okay=False),
+    callback=cli_outputs.in_folder,
     help="file that the run keeps up to date, and goes on from if it is there",
 )
 @click.option(
@@ -103,7 +104,8 @@ def train(
     if trained is None:  # the first process tells
         return 0
     trained.artifact.save(output)
-    state = {name: value.contiguous() for name, value in trained.network.state_dict().items()}
+    # Copies: safetensors refuses parameters that share their memory.
+    state = {n: v.contiguous().clone() for n, v in trained.network.state_dict().items()}
     write_whole(output.with_suffix(".safetensors"), save(state))
     report = _report(trained, recipe, output)
     if as_json:

@@ -218,4 +218,5 @@ def generator(kind: str, seed: int) -> np.random.Generator:
 
 
 def _clipped(images: npt.NDArray[np.floating[Any]]) -> Images:
-    return np.clip(images, 0, 1).astype(np.float32)
+    kept: Images = np.clip(images, 0, 1).astype(np.float32)
+    return kept

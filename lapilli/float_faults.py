@@ -57,7 +57,8 @@ class _Deaths(TorchFunctionMode):
     """Zeroes the same units of every activation in each pass; `forward` begins a pass."""
 
     def __init__(self, share: float, rng: np.random.Generator):
-        super().__init__()  # type: ignore[no-untyped-call]
+        initialise: Any = super().__init__  # typed by torch 2.13, and not by 2.3
+        initialise()
         self.share, self.rng = share, rng
         self.masks: list[Tensor] = []
         self.calls = self.within = 0

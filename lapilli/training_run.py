@@ -17,6 +17,7 @@ from torch import Tensor
 import lapilli
 from lapilli import data, models, zoo
 from lapilli.compiler.errors import BackendError, InputError
+from lapilli.compiler.passes.options import check_choice
 from lapilli.compiler.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from lapilli.runtime.verification import Verification
 
 Progress = Callable[[str, int, int], None]
+DEVICES = ("auto", "cpu", "cuda")
 TRIAL = 32
 """Images on which the network is compiled for a trial before it is trained."""
 
@@ -95,8 +97,8 @@ def train(
     try:
         from lapilli.compiler.training.augmentation import augmenter
         from lapilli.compiler.training.checkpoint import run_digest
-        from lapilli.compiler.training.loop import Examples, fit
-        from lapilli.compiler.training.objectives import OBJECTIVES
+        from lapilli.compiler.training.loop import Examples, fit, outputs_of
+        from lapilli.compiler.training.objectives import OBJECTIVES, check_labels
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
 
@@ -104,12 +106,14 @@ def train(
     assert learnt.labels is not None
     images, labels = torch.from_numpy(learnt.images), torch.from_numpy(learnt.labels)
     prepare = _normaliser(recipe, images)
-    calibration = prepare(images[: recipe.artifact.calibration])
+    trained_on = max(len(images) - recipe.training.held_out, 1)
+    calibration = prepare(images[:trained_on][: recipe.artifact.calibration])
     augment = augmenter(recipe.augmentation, recipe.training.seed)
     measure = OBJECTIVES[recipe.loss].measure
     if fabric.global_rank == 0:  # what cannot be compiled is told before hours of training
         _compiled(recipe, _planned(recipe, calibration), calibration[:TRIAL], None)
     plan = _planned(recipe, calibration)
+    check_labels(recipe.loss, outputs_of(plan, images[:2], prepare), labels)
     start, state = time.perf_counter(), plan.model.state_dict()
     epochs = fit(
         plan,
@@ -251,6 +255,15 @@ def _fabric(recipe: Recipe, device: str, tensorboard: Path | None) -> Fabric:
         from lightning_fabric.loggers.tensorboard import TensorBoardLogger
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
+    check_choice("device", device, DEVICES)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BackendError(
+            "option device",
+            "the device is there",
+            found="no CUDA device that torch can use",
+            allowed="auto, cpu",
+            remedy="Choose another device, or install a torch built for CUDA.",
+        )
     loggers: list[Any] = []
     if tensorboard is not None:
         try:

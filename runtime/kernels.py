@@ -98,8 +98,11 @@ def _staircase(engine: Engine, p: Population, drives: list[Activity]) -> Activit
         return Activity(changes(count), "train", count[:, -1])
     if neuron.coding() == "graded" or steps == 1:
         return Activity(count, "first", count[:, 0])
-    ranks = torch.arange(steps, device=v.device).reshape(-1, *(1,) * len(p.shape))
-    return Activity((count > ranks).to(v.dtype), "train", count[:, 0])  # first ones first
+    ranks = torch.arange(steps, device=v.device)  # the k-th step sends where more than that count
+    if neuron.coding() == "unary-last":
+        ranks = ranks.flip(0)
+    ranks = ranks.reshape(-1, *(1,) * len(p.shape))
+    return Activity((count > ranks).to(v.dtype), "train", count[:, 0])
 
 
 def _or_gate(engine: Engine, p: Population, drives: list[Activity]) -> Activity:

@@ -121,6 +121,7 @@ BUILDERS: dict[str, Callable[[np.random.Generator, int], NeuronModel]] = {
     "MultiThreshold that leaks": lambda rng, size: MultiThreshold(*_parameters(rng, size), 9, 77),
     "Window graded": lambda rng, size: Window(*_parameters(rng, size), 15, "graded"),
     "Window unary": lambda rng, size: Window(*_parameters(rng, size), 5, "unary"),
+    "Window unary-last": lambda rng, size: Window(*_parameters(rng, size), 5, "unary-last"),
     "Ladder": _ladder,
     "OrGate": lambda rng, size: OrGate(),
     "RateMax": lambda rng, size: RateMax(23),

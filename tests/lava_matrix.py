@@ -54,6 +54,7 @@ def neurons(tag: str) -> dict[str, NeuronModel]:
         "MultiThreshold": MultiThreshold(*if_like, 9, 77),
         "Window graded": Window(*if_like, 7, "graded"),
         "Window unary": Window(*if_like, 5, "unary"),
+        "Window unary-last": Window(*if_like, 5, "unary-last"),
         "Ladder": Ladder(rungs, np.ones(5), np.zeros(()), bias, initial, 0, 5, "unary"),
         "OrGate": OrGate(),
         "RateMax": RateMax(3),

@@ -57,6 +57,8 @@ Coding = Literal[
     "product, unary",
     "product, changes",
     "sorted or",
+    "unary-last",
+    "sorted or, last",
 ]
 TIMINGS: dict[str, Timing] = {
     **dict.fromkeys(("rate", "hard", "signed", "multi", "lif"), "held"),
@@ -194,6 +196,7 @@ def _train(rng: np.random.Generator, drive: Drive) -> NeuronModel:
 _MAKERS: dict[str, Callable[[np.random.Generator, Drive], NeuronModel]] = {
     "graded": lambda rng, drive: Window(*_windowed(rng, drive), drive.levels, "graded"),
     "unary": lambda rng, drive: Window(*_windowed(rng, drive), drive.levels, "unary"),
+    "unary-last": lambda rng, drive: Window(*_windowed(rng, drive), drive.levels, "unary-last"),
     "rate": lambda rng, drive: SoftResetIF(*_stepwise(rng, drive)),
     "hard": lambda rng, drive: HardResetIF(*_stepwise(rng, drive)),
     "signed": _signed,
@@ -222,4 +225,7 @@ _MAKERS: dict[str, Callable[[np.random.Generator, Drive], NeuronModel]] = {
     "product, unary": lambda rng, drive: _product(rng, drive, "unary"),
     "product, changes": lambda rng, drive: _product(rng, drive, "changes"),
     "sorted or": lambda rng, drive: Window(*_windowed(rng, drive), drive.levels, "unary"),
+    "sorted or, last": lambda rng, drive: Window(
+        *_windowed(rng, drive), drive.levels, "unary-last"
+    ),
 }

@@ -102,7 +102,8 @@ def _drawn(rng: np.random.Generator, coding: Coding, forms: Sequence[type[Linear
     steps = {"graded": int(rng.integers(1, 4)), "unary": levels + int(rng.integers(2))}
     whole = ("signed window", "curve", "graded max", "product")
     steps.update(dict.fromkeys(whole, steps["graded"]))
-    ones = ("ladder", "curve, unary", "product, unary", "sorted or")
+    ones = ("ladder", "curve, unary", "product, unary", "sorted or", "unary-last")
+    ones += ("sorted or, last",)
     steps.update(dict.fromkeys(ones, steps["unary"]))
     builder = _Builder(rng, coding, levels, steps.get(coding, 7))
     order = [forms[i % len(forms)] for i in rng.permutation(max(len(forms), 5))][:5]
@@ -140,7 +141,7 @@ class _Builder:
     def add(self, name: str, form: type[LinearMap], sources: Sequence[str]) -> None:
         """A spiking population: its first source through `form`, others through what fits."""
         first = random_map(self.rng, form, self.netlist()[sources[0]].shape)
-        gate = self.coding == "sorted or" and len(self.populations) % 2 == 0
+        gate = self.coding.startswith("sorted or") and len(self.populations) % 2 == 0
         self._connect(name, first, sources, gate)
         if gate:
             self.populations.append(population(name, first.out_shape, OrGate()))

@@ -129,6 +129,10 @@ def _sent(n: Neuron, activity: int, tau: int, steps: int) -> int:
     count = activity if tau == steps - 1 else 0
     if n.model.sending == "graded":
         return count
+    if n.model.sending == "unary-last":  # the paper's test in the x-th step of T: n > T - x
+        if tau == steps - 1:
+            n.kept["window"] = [int(count > steps - x) for x in range(1, steps + 1)]
+        return n.kept["window"].pop(0) if n.kept.get("window") else 0
     waiting = n.kept.get("waiting", 0) + count
     spike = int(waiting > 0)
     n.kept["waiting"] = waiting - spike

@@ -26,7 +26,7 @@ class Ladder(Staircase):
     thresholds, rises: (K, ...), whose other axes broadcast to the population's shape. thresholds do
     not fall along the first axis, and may be negative; a rise is -1, 0 or 1. foot, the count below
     all of them, broadcasts to the shape. Every partial sum foot + rises[0] + ... lies in
-    lowest .. levels. v starts a window at initial + bias. sending: "graded" and "unary" as `Window`
+    lowest .. levels. v starts a window at initial + bias. sending: "graded" and ones as `Window`
     has it, at a window's end; "changes" as `SigmaDelta`, in every step.
     So n is any staircase of v: sigmoid, tanh, softplus, ReLU6, and SiLU, which falls before it
     rises. A Window is the ladder threshold, 2 * threshold, ... with rises of 1.

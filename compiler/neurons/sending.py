@@ -10,11 +10,13 @@ from lapilli.compiler.linear import Array
 from lapilli.compiler.neurons.model import STATE_BITS, Flaw, State
 from lapilli.compiler.numerics import signed_range
 
-Sending = Literal["graded", "unary"]
-AnySending = Literal["graded", "unary", "changes"]
-"""graded: one spike of payload n, in the window's last step. unary: n spikes of 1, first ones
-first, one per step from the window's last step on. changes: in every step what n changed by, from 0
-when a window starts; the spikes add up to n."""
+Sending = Literal["graded", "unary", "unary-last"]
+AnySending = Literal["graded", "unary", "unary-last", "changes"]
+"""graded: one spike of payload n, in the window's last step. unary: n spikes of 1, one per step, in
+the first n of the steps that begin with the window's last one and are as many as a window has;
+unary-last: in the last n of these. changes: in every step what n changed by, from 0 when a window
+starts; the spikes add up to n."""
+ONES = ("unary", "unary-last")
 MAX_LEVELS = signed_range(STATE_BITS)[1]
 """The largest payload is the largest state."""
 
@@ -24,7 +26,7 @@ def send(
 ) -> tuple[State, Array]:
     """Variables that change, and spikes, where `count` is what v stands for in step `tau`.
 
-    state: "pending", the ones still to go, for "unary"; "sent", the sum of the spikes, for
+    state: "pending", the ones still to go, for ONES; "sent", the sum of the spikes, for
     "changes".
     """
     if sending == "changes":
@@ -34,15 +36,17 @@ def send(
     if sending == "graded":
         return {}, ended
     pending = state["pending"] + ended
-    spikes = (pending > 0).astype(pending.dtype)
+    left = steps - (tau + 1) % steps  # steps in which to send, this one included
+    soonest = 1 if sending == "unary" else left
+    spikes = (pending >= soonest).astype(pending.dtype)
     return {"pending": pending - spikes}, spikes
 
 
 def windowed_flaw(levels: int, sending: AnySending, steps: int, lowest: int = 0) -> Flaw | None:
     """What is wrong with sending counts from `lowest` to `levels` per window of `steps`."""
-    if sending == "unary" and lowest:
+    if sending in ONES and lowest:
         return Flaw("spikes of one say a count from 0 on", f"lowest count {lowest}", 0)
-    most = steps if sending == "unary" else MAX_LEVELS
+    most = steps if sending in ONES else MAX_LEVELS
     largest = max(abs(bound) for bound in payload(sending, lowest, levels))
     if -MAX_LEVELS <= lowest < levels <= most and largest <= MAX_LEVELS:
         return None

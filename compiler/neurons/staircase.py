@@ -70,6 +70,8 @@ class Staircase(NeuronModel):
     def last_sent(self, last: int, steps: int) -> int:
         if self.coding() == "changes":
             return last
+        if self.coding() == "unary-last":
+            return steps - 1
         return 0 if self.coding() == "graded" else self.levels - 1
 
     def emission_lag(self, steps: int) -> int:

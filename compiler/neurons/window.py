@@ -18,8 +18,8 @@ class Window(Staircase):
     """Integrates a whole window, then n = clip(floor(v / threshold), lowest, levels).
 
     v starts a window at initial + bias. sending: "graded" sends one spike of payload n, "unary"
-    sends n spikes of 1, first ones first, one per step from the window's last step on (so a window
-    has at least `levels` steps, and lowest is 0).
+    and "unary-last" send n spikes of 1, one per step from the window's last step on, as soon as
+    they can or as late (so a window has at least `levels` steps, and lowest is 0).
     Source: Hao et al. 2025 (parallel spiking calculation), in integers.
     """
 

@@ -32,8 +32,17 @@ class Parallel(Staircase):
         ),
     )
 
+    order: Literal["first", "last"] = field(
+        default="first",
+        metadata=help_text(
+            "with unary spikes: in the first steps of a window, or in the last ones as published",
+            ("first", "last"),
+        ),
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice("order", self.order, ("first", "last"))
         check_choice("coding", self.coding, ("graded", "unary"))
 
 
@@ -50,4 +59,5 @@ def convert_parallel(graph: PopulationGraph, ranges: Ranges, options: Parallel) 
         levels=most,
         sending=options.coding,
         timing="first",
+        order=options.order,
     )

@@ -65,7 +65,8 @@ def integer_neuron(
         return SignedIF(threshold, bias, initial, levels)
     if graph.sending == "changes":
         return SigmaDelta(threshold, bias, initial, levels, lowest)
-    return Window(threshold, bias, initial, levels, graph.sending, lowest)
+    assert graph.coding != "changes"
+    return Window(threshold, bias, initial, levels, graph.coding, lowest)
 
 
 def _stepwise(
@@ -115,7 +116,7 @@ def _ladder(
         initial=frozen(0, np.int64),
         lowest=lowest,
         levels=p.high - p.low + lowest,
-        sending=graph.sending,
+        sending=graph.coding,
     )
 
 

@@ -169,7 +169,7 @@ def quantised_product(
         shift=shift,
         lowest=lowest,
         levels=p.high - p.low + lowest,
-        sending=graph.sending,
+        sending=graph.coding,
     )
     return _population(graph, p, netlist, neuron, connections)
 

@@ -63,10 +63,10 @@ def _relay(p: Population, graph: SpikingGraph, steps: int) -> Population | None:
     if graph.sending == "unary" and isinstance(p.neuron, Source):
         return None  # spikes of one cannot say what an input sends
     neuron: SigmaDelta | Window
-    if graph.sending == "changes":
+    if graph.coding == "changes":
         neuron = SigmaDelta(_ONE, _ZERO, _ZERO, high, low)
     else:
-        neuron = Window(_ONE, _ZERO, _ZERO, high, graph.sending, low)
+        neuron = Window(_ONE, _ZERO, _ZERO, high, graph.coding, low)
     return replace(
         p,
         neuron=neuron,

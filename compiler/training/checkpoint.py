@@ -50,6 +50,8 @@ def read(path: str | os.PathLike[str], run: bytes) -> Any:
     """The state of the run, or None where there is no file yet. Raises InputError otherwise."""
     where = Path(path)
     if not where.exists():
+        if not where.parent.is_dir():  # before hours of training
+            raise _refused(path, f"no folder {where.parent}")
         return None
     if not where.is_file():  # before opening: a pipe would block
         raise _refused(path, "a folder or a device")

@@ -17,10 +17,9 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, distributed, nn
 
-from lapilli.compiler.outputs import VOID
 from lapilli.compiler.passes.options import check_count, check_flag, check_range, check_text
 from lapilli.compiler.training.lm_ht import quantised_network
-from lapilli.compiler.training.objectives import Supervised
+from lapilli.compiler.training.objectives import Supervised, of_a_class
 from lapilli.compiler.training.plan import Plan, Stage, evaluated
 from lapilli.compiler.training.qcfs import QCFS
 from lapilli.compiler.training.quantised import (
@@ -222,25 +221,30 @@ class _Judge(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
             outputs = [network(x) for network in (self.tuned, self.kept)]
-            self.scores.sums += torch.stack([self._score(out, y) for out in outputs])
+            self.scores.sums += _of_all(torch.stack([self._score(out, y) for out in outputs]))
             loss = self._value(outputs[0], y, 0.0)
         return loss + 0 * self.still
 
     def _score(self, outputs: Tensor, y: Tensor) -> Tensor:
         if self._loss == "classes":
-            right = (outputs.argmax(1) == y) & (y != VOID)
+            right = (outputs.argmax(1) == y) & of_a_class(outputs, y)
             return right.sum().double()
         return -self._value(outputs, y, 0.0).double() * len(y)
 
     def decide(self) -> None:
         """The better one goes on; the one kept so far where both are alike."""
-        scores = self.scores.sums.clone()
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(scores)
         better, other = self.tuned, self.kept
-        if not scores[0] > scores[1]:
+        if not self.scores.sums[0] > self.scores.sums[1]:
             better, other = other, better
         other.load_state_dict(better.state_dict())
+
+
+def _of_all(scores: Tensor) -> Tensor:
+    """The sum over all processes; at once, because buffers are the first process's before a step
+    (DistributedDataParallel), and in a checkpoint."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(scores)
+    return scores
 
 
 def _output_of(layer: nn.Module, run: Callable[[], Any]) -> Tensor:

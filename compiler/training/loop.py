@@ -90,8 +90,9 @@ def fit(
 ) -> list[Epoch]:
     """Carry the plan out; the epochs, those before an interruption included.
 
-    run: identifies the run to its checkpoint (`checkpoint.run_digest`). Raises InputError for a
-    checkpoint of another run, and for a batch that the devices cannot share equally.
+    run: identifies the run to its checkpoint (`checkpoint.run_digest`); b"" for none, so that any
+    such run goes on from it. Raises InputError for a checkpoint of another run, for one in no
+    folder, and for a batch that the devices cannot share equally.
     """
     _check_batch(training, len(examples.images) - training.held_out, fabric.world_size)
     with torch.random.fork_rng():
@@ -114,7 +115,7 @@ class _Runner:
         report: Report | None,
     ) -> None:
         self.plan, self.training, self.examples, self.fabric = plan, training, examples, fabric
-        self.run_id, self.file = run, checkpoint_file
+        self.run_id, self.file = run or checkpoint.run_digest(), checkpoint_file
         self.progress, self.report = progress, report
         self.count = len(examples.images) - training.held_out
         self.batches = max(self.count // training.batch, 1)
@@ -122,7 +123,10 @@ class _Runner:
         self.saved = time.monotonic()
 
     def run(self) -> None:
-        resumed = None if self.file is None else checkpoint.read(self.file, self.run_id)
+        resumed = None
+        if self.file is not None and self.fabric.global_rank == 0:
+            resumed = checkpoint.read(self.file, self.run_id)
+        resumed = self.fabric.broadcast(resumed)  # the file is the first process's, on its host
         if resumed is not None:
             self.place = _Place(**resumed["place"])
             self._load(resumed)
@@ -155,6 +159,7 @@ class _Runner:
         started, place = time.monotonic(), self.place
         objective.train()
         whole = stage.epochs * self.batches
+        before = sum(s.epochs for s in self.plan.stages[: place.stage]) * self.batches
         for x, y in self._loader():
             done = place.epoch * self.batches + place.batch
             rate = stage.rate * learning_rate(self.training, done / whole)
@@ -174,7 +179,8 @@ class _Runner:
             wrapped.zero_grad()
             place.loss += float(loss.detach())
             place.batch += 1
-            self.fabric.log_dict({"loss": float(loss.detach()), "rate": rate}, step=done)
+            logged = {"loss": float(loss.detach()), "rate": rate}
+            self.fabric.log_dict(logged, step=before + done)
             if self.progress is not None:
                 self.progress(stage.name, done + 1, whole)
             if time.monotonic() - self.saved > self.training.checkpoint_s:

@@ -10,39 +10,67 @@ from typing import final
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from torch import Tensor, nn
 
+from lapilli.compiler.errors import InputError
 from lapilli.compiler.outputs import VOID
 from lapilli.compiler.training.detection import average_precision, detection_loss
+
+NO_CLASS = -1
 
 
 def cross_entropy(outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     """Of (N, K, ...) scores and (N, ...) class numbers: per image, or per pixel."""
-    return F.cross_entropy(outputs, labels, label_smoothing=smoothing, ignore_index=VOID)
+    ignored = VOID if outputs.shape[1] <= VOID else NO_CLASS
+    return F.cross_entropy(outputs, labels, label_smoothing=smoothing, ignore_index=ignored)
 
 
 def accuracy(outputs: Tensor, labels: Tensor) -> float:
     """Share of the images, or of the pixels that are of a class, whose highest score is right."""
-    known = labels != VOID
+    known = of_a_class(outputs, labels)
     right = (outputs.argmax(1) == labels) & known
     return float(right.sum() / known.sum())
+
+
+def of_a_class(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Which labels (N, ...) count: VOID does not, unless (N, K, ...) scores know such a class."""
+    return labels != (VOID if outputs.shape[1] <= VOID else NO_CLASS)
 
 
 @final
 @dataclass(frozen=True)
 class Objective:
     """loss(outputs, labels, label smoothing) -> (), the mean over the batch; measure(outputs,
-    labels) -> 0..1, the more the better; name: of what it measures."""
+    labels) -> 0..1, the more the better; name: of what it measures; besides: channels of outputs
+    that are no class."""
 
     loss: Callable[[Tensor, Tensor, float], Tensor]
     measure: Callable[[Tensor, Tensor], float]
     name: str
+    besides: int = 0
 
 
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
     {
         "classes": Objective(cross_entropy, accuracy, "accuracy"),
-        "boxes": Objective(detection_loss, average_precision, "average precision"),
+        "boxes": Objective(detection_loss, average_precision, "average precision", besides=4),
     }
 )
+
+
+def check_labels(loss: str, outputs: Tensor, labels: Tensor) -> None:
+    """Raise InputError for a class that outputs (N, K, ...) have no score for."""
+    objective = OBJECTIVES[loss]
+    classes = outputs.shape[1] - objective.besides
+    found = labels[..., 0] if objective.besides else labels
+    if classes <= VOID:
+        found = found[found != VOID]
+    if found.numel() and int(found.max()) >= classes:
+        raise InputError(
+            "labels",
+            "the network gives a score to every class",
+            found=f"class {int(found.max())}, scores of {classes}",
+            allowed=f"0..{classes - 1}",
+            remedy="Choose a network with more outputs, or other data.",
+        )
 
 
 @final

@@ -155,7 +155,8 @@ class _Turned(TorchFunctionMode):
     """While it is entered, the k-th call of an activation function is one of the k-th place."""
 
     def __init__(self, places: list[_Place]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        initialise: Any = super().__init__  # typed by torch 2.13, and not by 2.3
+        initialise()
         self.places = places
         self.next = 0
 

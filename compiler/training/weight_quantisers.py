@@ -140,7 +140,8 @@ class _Rounded(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, clip: Tensor, grid: Tensor) -> Tensor:
         relative = x / clip
         midway = (grid[1:] + grid[:-1]) / 2
-        nearest = torch.bucketize(relative.abs() * grid[-1], midway, right=True)
+        apart = (relative.abs() * grid[-1]).contiguous()  # channels last would be copied, loudly
+        nearest = torch.bucketize(apart, midway, right=True)
         count = grid[nearest] * relative.sign()
         ctx.save_for_backward(relative, count / grid[-1])
         return count * (clip / grid[-1])
@@ -188,6 +189,7 @@ def leave_rounded(network: nn.Module) -> None:
     """Take the parametrisations off; rounded weights stay as plain parameters."""
     for module in network.modules():
         if parametrize.is_parametrized(module, "weight"):
-            kept = [isinstance(p, WeightQuantiser) for p in module.parametrizations["weight"]]
+            parametrised: Any = module
+            kept = [isinstance(p, WeightQuantiser) for p in parametrised.parametrizations["weight"]]
             if all(kept):
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)

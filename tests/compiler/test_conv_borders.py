@@ -56,7 +56,7 @@ def test_the_two_maps_are_the_product(
             )
 
     check()
-    assert len(found) > 40
+    assert len(found) > 15  # of 400 draws: about 45
 
 
 def test_other_maps_are_none_of_these() -> None:

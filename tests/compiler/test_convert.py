@@ -372,6 +372,7 @@ REFUSED: list[tuple[type[Any], str, Any, str]] = [
         )
     ),
     (Parallel, "mixed", 4, "text"),
+    (Parallel, "order", "late", "first, last"),
     (SigmaDelta, "mixed", None, "text"),
     (FastSNN, "settle", "no", "True, False"),
     (FastSNN, "signed", 1, "True, False"),

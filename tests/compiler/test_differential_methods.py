@@ -15,6 +15,7 @@ from runpy import run_path
 
 import chips
 import numpy as np
+import pooled_network
 import pytest
 import torch
 from data_paths import CIFAR10, RESNET20, needs
@@ -29,6 +30,8 @@ from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.neurons import (
     MultiThreshold,
     NeuronModel,
+    OrGate,
+    Sending,
     SigmaDelta,
     SignedIF,
     Source,
@@ -213,10 +216,12 @@ def test_every_method_is_the_quantised_ann_on_resnet_20() -> None:
 # A canonical integer test: I1.1, I1.2, I1.4, I1.5, I1.6 of the parallel method's paper.
 
 
-def trains(drive: Array, threshold: int, levels: int, initial: int) -> Array:
+def trains(
+    drive: Array, threshold: int, levels: int, initial: int, sending: Sending = "unary"
+) -> Array:
     """Unary spikes (N, levels) of a window neuron for drive (N, levels)."""
     values = (np.array(v, np.int64) for v in (threshold, 0, initial))
-    neuron = Window(*values, levels, "unary")
+    neuron = Window(*values, levels, sending)
     state = neuron.start((len(drive),))
     sent = []
     for tau in range(2 * levels - 1):
@@ -234,9 +239,42 @@ def test_spikes_are_counted_sorted_and_do_not_depend_on_the_order_of_drive(level
     spikes = trains(drive, 50, levels, initial)
     count = np.clip((drive.sum(1) + initial) // 50, 0, levels)
     np.testing.assert_array_equal(spikes.sum(1), count)
-    assert (np.diff(spikes, axis=1) <= 0).all()  # first ones first; the paper's order is reversed
+    assert (np.diff(spikes, axis=1) <= 0).all()  # first ones first
     # The paper's test, step x of T: (sum + psi) / (T - x + 1) >= theta, here without a fraction.
     asked = (drive.sum(1) + initial)[:, None] >= 50 * np.arange(levels, 0, -1)
-    np.testing.assert_array_equal(spikes[:, ::-1], asked)
+    late = trains(drive, 50, levels, initial, "unary-last")  # the paper's order
+    np.testing.assert_array_equal(late, asked)
+    np.testing.assert_array_equal(late[:, ::-1], spikes)
     shuffled = rng.permuted(drive, axis=1)
     np.testing.assert_array_equal(trains(shuffled, 50, levels, initial), spikes)
+
+
+def test_both_orders_of_spikes_count_the_same() -> None:
+    """Of a compiled network, max pools by OR gates included: one is the other in reverse."""
+    network, images = pooled_network.network(), pooled_network.images(40)
+    x = images[:6]
+    runs = {}
+    for order in ("first", "last"):
+        method = lapilli.methods.Parallel(levels=5, coding="unary", order=order)
+        net = lapilli.compile(network, calibration=images, method=method)
+        assert net.netlist.settles
+        assert lapilli.verify(net, x[:2], backends=["reference"]).ok
+        runs[order] = lapilli.run(net, x, record="spikes")
+    first, last = runs["first"], runs["last"]
+    assert (first.outputs == last.outputs).all()
+    sent = 0
+    for p in net.netlist.populations:
+        if isinstance(p.neuron, (Window, OrGate)):
+            np.testing.assert_array_equal(first.counts[p.name], last.counts[p.name])
+            ones = first.spikes[p.name], last.spikes[p.name]
+            assert (np.diff(ones[0].astype(int), axis=1) <= 0).all()
+            assert (np.diff(ones[1].astype(int), axis=1) >= 0).all()
+            sent += int(ones[0].sum())
+    assert sent > 100
+    # Where orders are mixed, an OR of trains is no longer the longest of them.
+    early = dataclasses.replace(net.netlist["relu"].neuron, sending="unary")
+    mixed = [
+        dataclasses.replace(p, neuron=early) if p.name == "relu" else p
+        for p in net.netlist.populations
+    ]
+    assert not dataclasses.replace(net.netlist, populations=tuple(mixed)).settles

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from two_processes import judge
 
 import lapilli
 from lapilli.compiler.errors import InputError
@@ -112,6 +113,15 @@ def test_what_was_trained_is_taken_over() -> None:
             torch.equal(value, made.ann.state_dict()[name])
             for name, value in spiking.network.state_dict().items()
         )
+
+
+def test_several_processes_judge_by_the_images_of_all(tmp_path: Path) -> None:
+    """Buffers are the first process's before every step: what others counted must not be lost."""
+    spawn: Any = torch.multiprocessing.spawn
+    spawn(judge, (str(tmp_path / "store"), str(tmp_path)), nprocs=2)
+    for rank in range(2):
+        sums, kind = torch.load(tmp_path / str(rank), weights_only=True)
+        assert sums.tolist() == [6, 12] and kind == 1
 
 
 def test_a_stage_changes_its_layer_alone_and_never_a_threshold() -> None:

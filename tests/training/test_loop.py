@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
@@ -18,11 +19,13 @@ from torch import Tensor, nn
 pytest.importorskip("lightning_fabric", reason="lightning-fabric, of the extra train, is missing")
 
 from lightning_fabric import Fabric
+from two_processes import resume
 
 from lapilli.compiler.errors import InputError
+from lapilli.compiler.outputs import VOID
 from lapilli.compiler.training import checkpoint
 from lapilli.compiler.training.loop import Epoch, Examples, fit
-from lapilli.compiler.training.objectives import Supervised
+from lapilli.compiler.training.objectives import Supervised, accuracy, cross_entropy
 from lapilli.compiler.training.plan import Plan, Stage, evaluated
 from lapilli.compiler.training.recipe import Training
 from lapilli.compiler.training.schedule import learning_rate, optimiser_of
@@ -141,6 +144,42 @@ def test_stages_begin_and_end_and_train_what_they_say() -> None:
     assert not torch.equal(alone["network.conv.weight"], state["network.conv.weight"])
 
 
+def test_a_run_without_a_name_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric.launch()
+    over = [
+        fit(two_stages(), Training(2, BATCH), examples(), fabric, checkpoint_file=tmp_path / "c")
+        for _ in range(2)
+    ]
+    assert over[0] == over[1]
+
+
+def test_every_step_of_all_stages_is_logged_once() -> None:
+    class Logger:
+        name, version = "steps", 0
+        steps: ClassVar[list[int | None]] = []
+
+        def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+            self.steps.append(step)
+
+    fabric: Any = Fabric(accelerator="cpu", devices=1, loggers=cast("Any", Logger()))
+    fabric.launch()
+    fit(two_stages(), Training(2, BATCH), examples(), fabric)
+    assert Logger.steps == list(range(2 * 2 * (IMAGES // BATCH)))
+
+
+def test_a_class_of_the_number_of_no_class_counts_where_there_are_more() -> None:
+    labels = torch.tensor([3, VOID])
+    few, many = torch.zeros(2, VOID), torch.zeros(2, 1000)
+    few[:, 3], many[0, 3], many[1, VOID] = 1.0, 1.0, 1.0
+    assert accuracy(few, labels) == accuracy(many, labels) == 1.0
+    many[1, 0] = 2.0
+    assert accuracy(many, labels) == 0.5
+    each = [cross_entropy(many[k : k + 1], labels[k : k + 1], 0.0) for k in range(2)]
+    assert float(cross_entropy(many, labels, 0.0)) == pytest.approx(float(sum(each)) / 2)
+    assert torch.equal(cross_entropy(few, labels, 0.0), cross_entropy(few[:1], labels[:1], 0.0))
+
+
 def test_checkpoints_of_others_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "state"
     with pytest.raises(KilledError):
@@ -235,6 +274,20 @@ def test_kill_9_and_resume_give_the_same_weights(tmp_path: Path) -> None:
     assert (
         one.with_suffix(".safetensors").read_bytes() == two.with_suffix(".safetensors").read_bytes()
     )
+
+
+def test_only_the_first_process_needs_the_checkpoint(tmp_path: Path) -> None:
+    """On several hosts the file is the first one's: all go on from it, none waits for ever."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn: Any = torch.multiprocessing.spawn
+    spawn(resume, (port, str(tmp_path)), nprocs=2)
+    assert [f.name for f in tmp_path.glob("checkpoint*")] == ["checkpoint of 0"]
+    for rank in range(2):
+        first, second = torch.load(tmp_path / str(rank), weights_only=True)
+        assert first[:2] == (4, 2) and second[:2] == (0, 2)
+        assert torch.equal(first[2], second[2])
 
 
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:

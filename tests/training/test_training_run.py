@@ -39,6 +39,20 @@ class Cubed(nn.Module):
         return torch.sort(torch.relu(self.linear(x.flatten(1))), 1).values
 
 
+class Tied(nn.Module):
+    """With one weight in two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = (nn.Linear(64, n) for n in (64, 64, 10))
+        self.second.weight = self.first.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.second(torch.relu(self.first(x.flatten(1)))))
+        logits: torch.Tensor = self.last(x)
+        return logits
+
+
 def test_a_recipe_ends_in_a_model_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run, file = runner(capsys), tmp_path / "m.h5"
     sets = [part for key, value in QUICK.items() for part in ("--set", f"{key}={value}")]
@@ -87,6 +101,8 @@ def test_the_zoo_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (("digits", "--set", "training.epoch=1"), "Did you mean epochs?"),
         (("digits", "--data", "npz:none.npz"), "no such file"),
         (("digits", "--set", "network=nowhere:net"), "no module"),
+        (("digits", "--device", "gpu"), "option device"),
+        (("digits", "--checkpoint", "nowhere/file"), "no folder"),
     ],
 )
 def test_wrong_arguments(
@@ -116,6 +132,55 @@ def test_scores_are_taken_on_images_that_were_not_trained_on(tmp_path: Path) -> 
     np.savez(file, images=digits.images)
     with pytest.raises(InputError, match="labelled"):
         training_run.train(quick(data=spec), device="cpu")
+
+
+def test_calibration_images_are_none_of_those_that_are_held_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    digits = data.load("digits", split="train", limit=120)
+    file = tmp_path / "d.npz"
+    np.savez(file, images=digits.images, labels=digits.labels)
+    seen: list[torch.Tensor] = []
+    planned = training_run._planned
+
+    def note(recipe: Any, calibration: torch.Tensor) -> Any:
+        seen.append(calibration)
+        return planned(recipe, calibration)
+
+    monkeypatch.setattr(training_run, "_planned", note)
+    recipe = quick(data=f"npz:{file}", training__held_out="50", training__batch="32")
+    assert training_run.train(recipe, device="cpu") is not None
+    assert seen
+    assert all(np.array_equal(images.numpy(), digits.images[:70]) for images in seen)
+
+
+def test_labels_that_the_network_has_no_score_for_are_refused(tmp_path: Path) -> None:
+    digits = data.load("digits", split="train", limit=80)
+    assert digits.labels is not None
+    file = tmp_path / "d.npz"
+    np.savez(file, images=digits.images, labels=digits.labels + 2)
+    with pytest.raises(InputError, match="class 11, scores of 10"):
+        training_run.train(quick(data=f"npz:{file}", training__held_out="20"), device="cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_told() -> None:
+    with pytest.raises(BackendError, match="no CUDA device"):
+        training_run.train(quick(), device="cuda")
+
+
+def test_weights_that_layers_share_are_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    monkeypatch.setattr(networks, "tied", Tied, raising=False)
+    sets = [part for key, value in QUICK.items() for part in ("--set", f"{key}={value}")]
+    chosen = ("--set", "network=lapilli.zoo.networks:tied", "--device", "cpu")
+    done = runner(capsys)("train", "digits", *sets, *chosen, "-o", tmp_path / "m.h5")
+    assert done.code == 0
+    state = load_file(tmp_path / "m.safetensors")
+    assert torch.equal(state["first.weight"], state["second.weight"])
 
 
 def test_what_cannot_be_compiled_is_told_before_training(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,8 +186,9 @@ class Window(DrivenNeurons):
     """Integrates a window, v += a_in, then sends n = clip(floor(v / threshold), lowest, levels).
 
     v starts each window at initial + bias; threshold >= 1, levels > lowest. sending: "graded" sends
-    n in the window's last step, "unary" sends n ones from that step on, so levels <= window and
-    lowest = 0; `pending` counts those still to go.
+    n in the window's last step, "unary" sends n ones from that step on, "unary-last" in the
+    last n of as many steps as a window has, so levels <= window and lowest = 0; `pending` counts
+    those still to go.
     """
 
     MODEL = neurons.Window
