@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, distributed, nn
 
 from lapilli.compiler.training.fast_snn import _Judge, _Scores
@@ -15,6 +14,9 @@ from lapilli.compiler.training.loop import Examples, fit
 from lapilli.compiler.training.objectives import Supervised
 from lapilli.compiler.training.plan import Plan, Stage, evaluated
 from lapilli.compiler.training.recipe import Training
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class Says(nn.Module):
@@ -45,6 +47,8 @@ def judge(rank: int, store: str, folder: str) -> None:
 
 def resume(rank: int, port: int, folder: str) -> None:
     """One of two processes on hosts of their own: only the first one's has the checkpoint."""
+    from lightning_fabric import Fabric
+
     one = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
     os.environ.update({key: str(value) for key, value in (one | there).items()})

@@ -91,8 +91,10 @@ def overlaps(a: Tensor, b: Tensor) -> Tensor:
     return shared / union.clamp(min=1e-12)
 
 
-def average_precision(outputs: Tensor, labels: Tensor) -> float:
+def average_precision(outputs: Tensor, labels: Tensor) -> float | None:
     """Mean over the classes of the area under precision against recall, at OVERLAP.
+
+    None where no box is labelled.
 
     Source: PASCAL VOC 2010 (every recall, precision made monotone). A labelled box is found once.
     """
@@ -108,7 +110,7 @@ def average_precision(outputs: Tensor, labels: Tensor) -> float:
             scores.append(score[mine])
             hits.append(_hits(overlaps(boxes[mine], meant)))
         values.append(_area(torch.cat(scores), torch.cat(hits), count))
-    return sum(values) / len(values)
+    return sum(values) / len(values) if values else None
 
 
 def _hits(overlap: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, distributed, nn
 
+from lapilli.compiler.errors import InputError
 from lapilli.compiler.passes.options import check_count, check_flag, check_range, check_text
 from lapilli.compiler.training.lm_ht import quantised_network
 from lapilli.compiler.training.objectives import Supervised, of_a_class
@@ -59,6 +60,14 @@ class FastSnn:
         check_count("fast-snn.epochs", self.epochs, 0, MOST)
         check_range("fast-snn.rate", self.rate, 0, 1e3)
         check_flag("fast-snn.keep_if_better", self.keep_if_better)
+        if (self.quantised.method, self.quantised.settings) != (Quantised().method, {}):
+            raise InputError(
+                "option fast-snn.quantised",
+                "what is tuned is compiled as it was tuned, without settling",
+                found=f"method {self.quantised.method}, settings {self.quantised.settings}",
+                allowed="neither method nor settings",
+                remedy="Leave them out; a recipe of the kind quantised takes them.",
+            )
 
 
 def plan_fast_snn(network: nn.Module, recipe: Recipe, images: Tensor) -> Plan:

@@ -23,11 +23,14 @@ def cross_entropy(outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     return F.cross_entropy(outputs, labels, label_smoothing=smoothing, ignore_index=ignored)
 
 
-def accuracy(outputs: Tensor, labels: Tensor) -> float:
-    """Share of the images, or of the pixels that are of a class, whose highest score is right."""
+def accuracy(outputs: Tensor, labels: Tensor) -> float | None:
+    """Share of the images, or of the pixels that are of a class, whose highest score is right.
+
+    None where nothing is of a class.
+    """
     known = of_a_class(outputs, labels)
     right = (outputs.argmax(1) == labels) & known
-    return float(right.sum() / known.sum())
+    return float(right.sum() / known.sum()) if known.any() else None
 
 
 def of_a_class(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -43,7 +46,7 @@ class Objective:
     that are no class."""
 
     loss: Callable[[Tensor, Tensor, float], Tensor]
-    measure: Callable[[Tensor, Tensor], float]
+    measure: Callable[[Tensor, Tensor], float | None]
     name: str
     besides: int = 0
 

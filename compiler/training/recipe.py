@@ -66,11 +66,12 @@ class Training:
 @final
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to a training image at random, in this order; images are in 0..1.
+    """What is done to a training image at random; images are in 0..1.
 
-    policy: AutoAugment's for that data set (Cubuk et al. 2019), "" for none; crop: shifted by up to
-    so many pixels, zeros beyond the border; flip: mirrored or not; rotate: by up to so many
-    degrees; cutout: a square of so many pixels is zero (DeVries and Taylor 2017).
+    In this order: crop: shifted by up to so many pixels, zeros beyond the border; policy:
+    AutoAugment's for that data set (Cubuk et al. 2019), "" for none; rotate: by up to so many
+    degrees; flip: mirrored or not; cutout: a square of so many pixels is zero (DeVries and Taylor
+    2017).
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT

@@ -38,7 +38,7 @@ def read_recipe(path: Path, changes: Mapping[str, str] | None = None) -> Recipe:
         if len(text) > MAX_BYTES:
             raise _unreadable(path, f"more than {MAX_BYTES} bytes")
         table = tomllib.loads(text.decode("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # bad text, huge numbers, deep tables
         raise _unreadable(path, getattr(error, "strerror", None) or str(error)) from error
     for key, value in (changes or {}).items():
         _replace(table, key, value)
@@ -125,7 +125,7 @@ def _replace(table: dict[str, Any], key: str, value: str) -> None:
         table = inner
     try:
         table[last] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:  # text need not be quoted
+    except (ValueError, RecursionError):  # text need not be quoted
         table[last] = value
 
 

@@ -14,6 +14,7 @@ from lapilli.compiler.training.detection import (
     detection_loss,
     overlaps,
 )
+from lapilli.compiler.training.objectives import accuracy
 
 KINDS, CELLS = 3, 8
 NONE = [VOID] * 5
@@ -101,3 +102,10 @@ def test_overlaps_by_hand() -> None:
     b = torch.tensor([[1.0, 1.0, 3.0, 3.0], [0.0, 0.0, 2.0, 2.0], [5.0, 5.0, 6.0, 6.0]])
     assert overlaps(a, b)[0].tolist() == pytest.approx([1 / 7, 1.0, 0.0])
     assert overlaps(a, b)[1].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_without_boxes_there_is_no_score() -> None:
+    empty = torch.full((2, 3, 5), VOID)
+    assert average_precision(perfect(empty), empty) is None
+    pixels = torch.full((2, 4, 4), VOID)
+    assert accuracy(torch.zeros(2, 3, 4, 4), pixels) is None

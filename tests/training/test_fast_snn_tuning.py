@@ -278,3 +278,9 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, Any]) -> None:
     (name,) = options
     with pytest.raises(InputError, match=f"fast-snn.{name}"):
         FastSnn(**options)
+
+
+@pytest.mark.parametrize("how", [{"method": "sigma-delta"}, {"settings": {"clip": "percentile"}}])
+def test_a_method_that_would_be_ignored_is_refused(how: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="compiled as it was tuned"):
+        FastSnn(quantised=Quantised(levels=3, **how))

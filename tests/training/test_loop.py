@@ -168,6 +168,22 @@ def test_every_step_of_all_stages_is_logged_once() -> None:
     assert Logger.steps == list(range(2 * 2 * (IMAGES // BATCH)))
 
 
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
+def test_infinite_gradients_stop_a_run_but_not_in_float16(precision: Any) -> None:
+    """There the scaler starts too high, and leaves such steps out."""
+    plan = two_stages()
+    objective = plan.stages[0].objective
+    next(objective.parameters()).register_hook(lambda slope: slope * torch.inf)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric.launch()
+    training = Training(1, BATCH, clip_norm=1.0, precision=precision)
+    if precision == "16-mixed":
+        assert len(fit(plan, training, examples(), fabric)) == 4
+    else:
+        with pytest.raises(RuntimeError, match="non-finite"):
+            fit(plan, training, examples(), fabric)
+
+
 def test_a_class_of_the_number_of_no_class_counts_where_there_are_more() -> None:
     labels = torch.tensor([3, VOID])
     few, many = torch.zeros(2, VOID), torch.zeros(2, 1000)

@@ -38,6 +38,8 @@ def test_values_are_replaced(tmp_path: Path) -> None:
     assert recipe.training.drops == (0.1, 0.2)
     with pytest.raises(InputError, match="a key lies in a table"):
         read_recipe(file, {"network.x": "1"})
+    with pytest.raises(InputError, match=r"training\.epochs"):
+        read_recipe(file, {"training.epochs": "[" * 20_000})
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,15 @@ def test_values_lie_in_their_ranges(table: dict[str, object], rule: str) -> None
         recipe_of({**LEAST, **table}, "here")
 
 
-@pytest.mark.parametrize("content", [b"kind = ", b"\xff\xfe", b"#" * (MAX_BYTES + 1)])
+DEEP = b"mean = " + b"[" * 20_000 + b"]" * 20_000
+HUGE = b"mean = " + b"9" * 5_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"kind = ", b"\xff\xfe", b"#" * (MAX_BYTES + 1), DEEP, HUGE],
+    ids=["half", "no text", "long", "deep", "huge"],
+)
 def test_files_that_are_no_recipes(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "r.toml"
     file.write_bytes(content)
