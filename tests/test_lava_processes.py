@@ -92,7 +92,7 @@ def test_arguments_that_cannot_be(seen: dict[str, Any]) -> None:
         "threshold is a number; found <U4",
         "a window sends all its spikes before the next one ends: 1..4 levels; "
         "found 5 levels, unary, 4 steps",
-        "sending is one of ('graded', 'unary'); found 'late'",
+        "sending is one of ('graded', 'unary', 'unary-last'); found 'late'",
         "a spike carries 32 bits; found 2147483648",
         "train inputs are (N, 1, ...); found (1, 2)",
         "x: fixed_pt computes in integers; found inputs; " + REAL,
