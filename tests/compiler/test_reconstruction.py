@@ -296,7 +296,7 @@ def test_checkpoints_of_others_are_refused(tmp_path: Any) -> None:
     run()
     good = path.read_bytes()
     run(seconds=7)  # more time is no other run
-    with pytest.raises(InputError, match="another network"):
+    with pytest.raises(InputError, match="another run"):
         run(seed=1)
     for bad in (good[:-1], good + b"0", good[:-5] + b"\x01" + good[-4:]):
         path.write_bytes(bad)

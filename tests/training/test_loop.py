@@ -213,7 +213,7 @@ def test_checkpoints_of_others_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=found):
             checkpoint.read(file, RUN)
     file.write_bytes(whole)
-    with pytest.raises(InputError, match="another recipe"):
+    with pytest.raises(InputError, match="another run"):
         checkpoint.read(file, checkpoint.run_digest("another run"))
     with pytest.raises(InputError, match="a folder"):
         checkpoint.read(tmp_path, RUN)
