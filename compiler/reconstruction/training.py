@@ -34,8 +34,11 @@ from lapilli.compiler.reconstruction.student import Student
 from lapilli.compiler.spiking import SpikingGraph
 from lapilli.hardware_profiles import Profile
 
-RATE = 0.01
-"""Largest change of a weight in one step, relative to the weights beside it."""
+RATES = (0.01, 0.0025, 0.000625)
+"""Largest change of a weight in one step, relative to the weights beside it: the first of these
+with which the network comes nearer to the float one."""
+ENOUGH = 0.8
+"""Share of the time after which no other rate is tried."""
 WARM = 0.02
 """Fraction of the run in which the rate rises; then it falls as half a cosine to nothing."""
 ROUND = (0.5, 0.9)
@@ -90,15 +93,9 @@ def reconstruct(
     run = _Run(spiking, graph, images, options, profile)
     before = run.distance(run.student_of(spiking))
     run.resume()
-    try:
-        while run.step < run.steps:
-            run.advance()
-            if progress is not None:
-                progress(run.step, run.steps)
-        run.save()
-        after = run.distance(run.student)
-    except (_DivergedError, NetlistError, StateOverflowError):  # or no netlist holds its numbers
-        after = math.inf
+    after = run.carried_out(progress)
+    while after >= before and run.again():
+        after = run.carried_out(progress)
     best = run.student.spiking() if after < before else spiking
     return Reconstruction(best, run.step, before, after)
 
@@ -143,18 +140,41 @@ class _Run:
         self._moments = torch.zeros(2, len(self.student.values), device=device)
         self._grid: Grid | None = None
         self._key = _fingerprint(spiking, chosen, options, profile)
-        self.step = 0
+        self.step, self.rate = 0, RATES[0]
         self._per_epoch = -(-count // self._batch)
         self.steps = options.steps
         self._seconds, self._since = 0.0, time.monotonic()
+        self._begun = 0.0
 
     def student_of(self, spiking: SpikingGraph) -> Student:
         """The network to train."""
         sizes = {name: float(size.mean()) for name, size in self._spreads.items()}
         return Student(spiking, sizes, self._images.device)
 
+    def again(self) -> bool:
+        """Back to the start, to try the next smaller rate; not where rates or time have run out.
+
+        A network that starts near the float one is driven away from it by steps that one far from
+        it needs: which it is, no property of it says beforehand.
+        """
+        smaller = [rate for rate in RATES if rate < self.rate]
+        if not smaller or self._spent() > ENOUGH * self._options.seconds:
+            return False
+        self.rate, self.step, self.steps = smaller[0], 0, self._options.steps
+        self.student = self.student_of(self._spiking)
+        self._moments.zero_()
+        self._grid, self._begun = None, self._spent()
+        return True
+
     def advance(self) -> None:
-        """One step of training."""
+        """One step of training, after which the clock may be looked at and the state saved."""
+        self._train()
+        if self.step % WATCH == 0:
+            self._watch()
+        if self.step % SAVED == 0:
+            self.save()
+
+    def _train(self) -> None:
         marks = [int(fraction * self.steps) for fraction in ROUND]
         # Where steps were cut, the first mark may have been passed without notice.
         if self.step in marks or (self._grid is None and self.step > marks[0]):
@@ -169,24 +189,36 @@ class _Run:
         loss.backward()  # type: ignore[no-untyped-call]
         self._descend()
         self.step += 1
-        if self.step % WATCH == 0:
-            self._watch()
-        if self.step % SAVED == 0:
+
+    def carried_out(self, progress: Progress | None) -> float:
+        """All steps; the distance after them, infinite for what diverged."""
+        try:
+            while self.step < self.steps:
+                self.advance()
+                if progress is not None:
+                    progress(self.step, self.steps)
             self.save()
+            return self.distance(self.student)
+        except (_DivergedError, NetlistError, StateOverflowError):  # no netlist holds its numbers
+            return math.inf
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one."""
         if self._options.checkpoint is None:
             return
-        count = 3 * len(self.student.values) + len(self._spiking.connections)
+        count = 3 * len(self.student.values) + len(self._spiking.connections) + 2
         state = checkpoint.read(self._options.checkpoint, self._key, count)
         if state is None:
             return
         self.step, self.steps, self._seconds = state.step, state.steps, state.seconds
         numbers = torch.from_numpy(state.values).to(self._moments.device)
         size = len(self.student.values)
-        parts = [size, 2 * size, numbers.numel() - 3 * size]
-        values, moments, exponents = torch.split(numbers, parts)
+        parts = [size, 2 * size, numbers.numel() - 3 * size - 2, 2]
+        values, moments, exponents, (rate, self._begun) = (
+            *torch.split(numbers, parts)[:3],
+            numbers[-2:].tolist(),
+        )
+        self.rate = min(RATES, key=lambda known: abs(known - rate))
         self.student.values.copy_(values)
         self._moments.copy_(moments.view_as(self._moments))
         if len(exponents) and exponents[0] >= 0:
@@ -198,7 +230,8 @@ class _Run:
             return
         none = [-1] * len(self._spiking.connections)
         exponents = none if self._grid is None else self._grid.exponents
-        parts = (self.student.values, self._moments.flatten(), torch.tensor(exponents).float())
+        last = torch.tensor([*map(float, exponents), self.rate, self._begun])
+        parts = (self.student.values, self._moments.flatten(), last)
         values = torch.cat([part.cpu() for part in parts]).numpy()
         state = checkpoint.State(self.step, self.steps, self._spent(), values)
         checkpoint.write(self._options.checkpoint, self._key, state)
@@ -240,7 +273,7 @@ class _Run:
         square.lerp_(gradient.square(), 1 - DECAYS[1])
         first, second = (1 - decay ** (self.step + 1) for decay in DECAYS)
         done = self.step / self.steps
-        rate = RATE * min((self.step + 1) / (WARM * self.steps), 1.0)
+        rate = self.rate * min((self.step + 1) / (WARM * self.steps), 1.0)
         rate *= 0.5 + 0.5 * math.cos(math.pi * done)
         size = (square / second).sqrt_().add_(SMALLEST)
         self.student.values.addcdiv_(mean, size, value=-rate / first)
@@ -250,7 +283,7 @@ class _Run:
 
     def _watch(self) -> None:
         """Plan fewer steps where the time is too short for all."""
-        each = self._spent() / self.step
+        each = (self._spent() - self._begun) / self.step
         possible = self.step + max(int((self._options.seconds - self._spent()) / each), 0)
         self.steps = min(self.steps, possible)
 

@@ -1,7 +1,7 @@
 """MNIST with max pooling, converted and measured: what each method loses on all test images.
 
     python tests/benchmarks/mnist_conversion.py [--json] [--weights FILE] [--epochs 20]
-        [--images 10000] [--only parallel,fast-snn,rate,rate-plain] [--calibrate NAME]
+        [--images 10000] [--only parallel,fast-snn,fast-snn-15,rate,rate-plain] [--calibrate NAME]
 
 The network is that of examples/05_mnist_max_pooling.py, trained here, or read from FILE where that
 exists (else kept there). It is calibrated on the first 1,024 training images, without their labels;
@@ -33,7 +33,7 @@ M = lapilli.methods
 CASES: tuple[tuple[str, str, Any, float | None], ...] = (
     ("parallel", "parallel, L=8", M.Parallel(levels=8), 0.02),
     ("fast-snn", "fast-snn, signed, settled, L=8", M.FastSNN(levels=8), 0.02),
-    ("fast-snn", "fast-snn, signed, settled, L=15", M.FastSNN(levels=15), 0.02),
+    ("fast-snn-15", "fast-snn, signed, settled, L=15", M.FastSNN(levels=15), 0.02),
     ("rate", "rate, T=64", M.Rate(steps=64, per_channel=True, initial="even"), 0.05),
     ("rate-plain", "rate, T=64, options left as they are", M.Rate(steps=64), None),
 )

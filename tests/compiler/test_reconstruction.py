@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -238,10 +239,36 @@ def test_the_netlist_comes_nearer_to_the_float_network(name: str) -> None:
         assert distance_of(found.spiking, graph, images) == pytest.approx(found.after, rel=0.02)
 
 
+def test_a_smaller_rate_is_tried_where_a_larger_one_brought_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    images = sample_networks.images("residual", 20)
+    graph, spiking = converted("residual", "graded", images)
+    monkeypatch.setattr(module, "RATES", (10.0, 0.01))
+    seen: list[int] = []
+    file = tmp_path / "state"
+    options = dataclasses.replace(SHORT, checkpoint=file)
+
+    def stop_late(done: int, total: int) -> None:
+        seen.append(done)
+        if done == 30 and seen.count(1) == 2:  # in the second run
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(spiking, graph, images, options, load("loihi2"), progress=stop_late)
+    assert seen[-30:] == [*range(1, 31)]
+    resumed = reconstruct(spiking, graph, images, options, load("loihi2"))
+    monkeypatch.setattr(module, "RATES", (0.01,))
+    alone = dataclasses.replace(options, checkpoint=None)
+    small = reconstruct(spiking, graph, images, alone, load("loihi2"))
+    assert small.after < small.before
+    assert np.array_equal(numbers(resumed), numbers(small))
+
+
 def test_a_worse_result_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     images = sample_networks.images("residual", 20)
     graph, spiking = converted("residual", "graded", images)
-    monkeypatch.setattr(module, "RATE", 10.0)
+    monkeypatch.setattr(module, "RATES", (10.0,))
     options = dataclasses.replace(SHORT, steps=3)
     assert reconstruct(spiking, graph, images, options, load("loihi2")).spiking is spiking
 
