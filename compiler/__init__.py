@@ -282,7 +282,13 @@ def _corrected(
     found = reconstruct(corrected, populations, images, correction, profile, progress=report)
     found.spiking.verify()
     told.done("reconstruct", corrected, found)
-    return found.spiking, {**how, "reconstruct_done": found.steps}
+    return found.spiking, {
+        **how,
+        "reconstruct_done": found.steps,
+        "reconstruct_rate": found.rate,
+        "reconstruct_before": found.before,
+        "reconstruct_after": found.after if found.rate else found.before,
+    }
 
 
 def _rounding(graph: SpikingGraph, ranges: Ranges) -> dict[str, float]:

@@ -62,14 +62,15 @@ WATCH = 16
 @final
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """spiking: the network; steps: of training, done.
+    """spiking: the network; steps: of training, done; rate: with which it came nearer, 0 for none.
 
     before, after: distance of the outputs from the float network's on the calibration images, as
-    converted and as trained (see `distance`).
+    converted and as trained (see `distance`); at rate 0 the network stayed as it was converted.
     """
 
     spiking: SpikingGraph
     steps: int
+    rate: float
     before: float
     after: float
 
@@ -96,8 +97,9 @@ def reconstruct(
     after = run.carried_out(progress)
     while after >= before and run.again():
         after = run.carried_out(progress)
-    best = run.student.spiking() if after < before else spiking
-    return Reconstruction(best, run.step, before, after)
+    if after < before:
+        return Reconstruction(run.student.spiking(), run.step, run.rate, before, after)
+    return Reconstruction(spiking, run.step, 0.0, before, after)
 
 
 class _DivergedError(Exception):
@@ -131,7 +133,7 @@ class _Run:
                 for name, value in self._meant(part).items():
                     spreads[name].add(value)
             self._changes = (
-                harmless(self._meant, self._images[:SHOWN])
+                harmless(self._meant, self._images[:SHOWN], self._batch)
                 if options.augment == "auto"
                 else CHANGES[options.augment]
             )
@@ -167,14 +169,7 @@ class _Run:
         return True
 
     def advance(self) -> None:
-        """One step of training, after which the clock may be looked at and the state saved."""
-        self._train()
-        if self.step % WATCH == 0:
-            self._watch()
-        if self.step % SAVED == 0:
-            self.save()
-
-    def _train(self) -> None:
+        """One step of training."""
         marks = [int(fraction * self.steps) for fraction in ROUND]
         # Where steps were cut, the first mark may have been passed without notice.
         if self.step in marks or (self._grid is None and self.step > marks[0]):
@@ -189,6 +184,10 @@ class _Run:
         loss.backward()  # type: ignore[no-untyped-call]
         self._descend()
         self.step += 1
+        if self.step % WATCH == 0:
+            self._watch()
+        if self.step % SAVED == 0:
+            self.save()
 
     def carried_out(self, progress: Progress | None) -> float:
         """All steps; the distance after them, infinite for what diverged."""
@@ -214,10 +213,8 @@ class _Run:
         numbers = torch.from_numpy(state.values).to(self._moments.device)
         size = len(self.student.values)
         parts = [size, 2 * size, numbers.numel() - 3 * size - 2, 2]
-        values, moments, exponents, (rate, self._begun) = (
-            *torch.split(numbers, parts)[:3],
-            numbers[-2:].tolist(),
-        )
+        values, moments, exponents, last = torch.split(numbers, parts)
+        rate, self._begun = last.tolist()
         self.rate = min(RATES, key=lambda known: abs(known - rate))
         self.student.values.copy_(values)
         self._moments.copy_(moments.view_as(self._moments))

@@ -60,12 +60,19 @@ def measured(given: argparse.Namespace, levels: int, network: Any, sets: Any) ->
             spent = time.perf_counter() - start
             print(f"L={levels}: step {done} of {total}, {spent:.0f} s", file=sys.stderr)
 
+    distances: Row = {}
+
+    def observe(stage: str, before: Any, after: Any) -> None:
+        if stage == "reconstruct":
+            distances.update(before=after.before, after=after.after, rate=after.rate)
+
     net = lapilli.compile(
         network,
         calibration=calibration,
         method=lapilli.methods.Parallel(levels=levels),
         calibrate=how,
         progress=progress,
+        observe=observe,
     )
     seconds = time.perf_counter() - start
     found = accuracy(lapilli.run(net, images, record="outputs").outputs, labels)
@@ -76,6 +83,7 @@ def measured(given: argparse.Namespace, levels: int, network: Any, sets: Any) ->
         "at_least": bar,
         "seconds": seconds,
         "steps": net.provenance.options.get("reconstruct_done", 0),
+        **distances,
         "holds": bar is None or (found >= bar and seconds <= LIMIT_S),
     }
 

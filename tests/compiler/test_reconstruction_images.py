@@ -47,13 +47,16 @@ def test_only_changes_that_keep_the_answers_are_made() -> None:
     def a_map(x: torch.Tensor) -> dict[str, torch.Tensor]:  # places move, their mean does not
         return {"a": torch.cat([x, x.square()], 1)}
 
-    assert harmless(brightness, images) == harmless(a_map, images) == CHANGES["both"]
-    assert not harmless(left_or_right, images).mirror
-    assert harmless(place, images) == CHANGES["none"]
-    assert harmless(lambda x: {"a": torch.ones(len(x), 2)}, images) == CHANGES["both"]
-    assert harmless(brightness, images[:1]) == CHANGES["none"]
+    for batch in (7, 64):
+        assert harmless(brightness, images, batch) == CHANGES["both"]
+        assert harmless(a_map, images, batch) == CHANGES["both"]
+        assert not harmless(left_or_right, images, batch).mirror
+        assert harmless(place, images, batch) == CHANGES["none"]
+        constant = harmless(lambda x: {"a": torch.ones(len(x), 2)}, images, batch)
+        assert constant == CHANGES["both"]
+    assert harmless(brightness, images[:1], 64) == CHANGES["none"]
     vectors = torch.ones(5, 3)
-    assert harmless(lambda x: {"a": x}, vectors) == CHANGES["none"]
+    assert harmless(lambda x: {"a": x}, vectors, 5) == CHANGES["none"]
 
 
 @pytest.mark.parametrize("name", ["mirror", "shift", "none"])
