@@ -135,6 +135,13 @@ def dynamics_of(activation: Activation | None) -> Dynamics | None:
     return activation.dynamics if isinstance(activation, Curve) else None
 
 
+def along_units(activation: Activation | None) -> bool:
+    """Does a staircase bring one threshold per channel along, or per unit behind a dense layer?"""
+    if not isinstance(activation, Curve) or not is_stepped(activation):
+        return False
+    return activation.parameters[0].ndim == 1
+
+
 def is_stepped(activation: Activation) -> bool:
     """Does it jump, so that the last bit of a float decides about a whole step?"""
     return isinstance(activation, Curve) and (activation.name == QCFS or bool(activation.dynamics))

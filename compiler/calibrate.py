@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lapilli.compiler.activations import along_units
 from lapilli.compiler.errors import CaptureError, InputError
 from lapilli.compiler.execute import FloatExecutor
 from lapilli.compiler.linear import Array, frozen
@@ -42,7 +43,8 @@ class PopulationRange:
     """Smallest and largest activity (a readout's: drive) and its distribution, per channel.
 
     All arrays have a first axis of C channels; C = 1 where a population has no channels beside its
-    units (shape (F,)), for one histogram per unit would be larger than the layer's weights.
+    units (shape (F,)), for one histogram per unit would be larger than the layer's weights; but
+    C = F where units have thresholds of their own (`activations.along_units`).
     histogram (C, BINS): counts of positive values in equal bins over (0, maximum]; zeros (C,):
     how many values were not positive; below (C, BINS): counts of negative values in equal bins from
     zero down to the minimum, or (C, 0) where there are none.
@@ -221,13 +223,14 @@ def calibrate(
     """
     check_images(images, "calibration set")
     executor = FloatExecutor(graph, torch.device("cpu"))
+    split = {p.name for p in graph.populations if along_units(p.activation)}
     low: dict[str, Tensor] = {}
     high: dict[str, Tensor] = {}
     with torch.no_grad():
         for done, batch in _batches(images):
             readouts: dict[str, Tensor] = {}
             for name, value in executor.stream(batch):
-                least, largest = _extremes(name, _by_channel(value))
+                least, largest = _extremes(name, _by_channel(value, name in split))
                 low[name] = torch.minimum(low.get(name, least), least)
                 high[name] = torch.maximum(high.get(name, largest), largest)
                 if name in graph.outputs:
@@ -245,7 +248,7 @@ def calibrate(
         below: dict[str, Tensor] = {}
         for done, batch in _batches(images):
             for name, value in executor.stream(batch):
-                rows = _by_channel(value)
+                rows = _by_channel(value, name in split)
                 _tally(counts, name, _histogram(rows, high[name]))
                 if (low[name] < 0).any():
                     _tally(below, name, _histogram(-rows, -low[name]))
@@ -276,9 +279,11 @@ def _batches(images: FloatArray) -> Iterator[tuple[int, Tensor]]:
         yield start + len(batch), torch.from_numpy(batch)
 
 
-def _by_channel(value: Tensor) -> Tensor:
-    """(N, C, ...) as (C, values), (N, F) as (1, values)."""
-    return value.reshape(1, -1) if value.ndim == 2 else value.transpose(0, 1).flatten(1)
+def _by_channel(value: Tensor, units: bool) -> Tensor:
+    """(N, C, ...) as (C, values); (N, F) as (F, values) if units are apart, else (1, values)."""
+    if value.ndim == 2 and not units:
+        return value.reshape(1, -1)
+    return value.transpose(0, 1).flatten(1)
 
 
 def _extremes(name: str, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from lapilli.compiler.linear import (
     Conv,
     ConvTransposed,
     Dense,
+    DensePart,
     Diagonal,
     LinearMap,
     Sparse,
@@ -84,6 +85,10 @@ def _dense(linear: Dense, weight: Tensor) -> _Apply:
     return lambda x: F.linear(x.flatten(1), weight)
 
 
+def _dense_part(linear: DensePart, weight: Tensor) -> _Apply:
+    return lambda x: F.linear(x.flatten(1)[:, linear.run], weight)
+
+
 def _sparse(linear: Sparse, weight: Tensor) -> _Apply:
     coo = linear.to_sparse().tocoo()
     index = torch.tensor(np.stack([coo.row, coo.col]), dtype=torch.int64, device=weight.device)
@@ -144,6 +149,7 @@ def _conv_transposed(linear: ConvTransposed, weight: Tensor) -> _Apply:
 _APPLY: dict[type[LinearMap], Callable[..., _Apply]] = {
     Diagonal: _diagonal,
     Dense: _dense,
+    DensePart: _dense_part,
     Sparse: _sparse,
     Conv: _conv,
     ConvTransposed: _conv_transposed,

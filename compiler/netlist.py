@@ -6,13 +6,16 @@ Float ends at `quantise`; from here on there are integers only, and beside them 
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
 
+from lapilli.compiler.drive_bounds import added
+from lapilli.compiler.drive_bounds import connection_bounds as connection_bounds
 from lapilli.compiler.errors import NetlistError
 from lapilli.compiler.linear import Array, LinearMap, Shape, frozen, per_channel
 from lapilli.compiler.neurons import (
@@ -22,6 +25,7 @@ from lapilli.compiler.neurons import (
     NeuronModel,
     OrGate,
     Readout,
+    Relay,
     SignedIF,
     Source,
 )
@@ -98,14 +102,23 @@ class Netlist:
     steps: int
 
     def __getitem__(self, name: str) -> Population:
-        for population in self.populations:
-            if population.name == name:
-                return population
-        raise KeyError(name)
+        return self._populations[name]
 
     def into(self, target: str) -> tuple[Connection, ...]:
         """The connections into one population."""
-        return tuple(c for c in self.connections if c.target == target)
+        return self._into.get(target, ())
+
+    @functools.cached_property
+    def _populations(self) -> dict[str, Population]:
+        # The first of a name, where `verify` has not refused a second one yet.
+        return {p.name: p for p in reversed(self.populations)}
+
+    @functools.cached_property
+    def _into(self) -> dict[str, tuple[Connection, ...]]:
+        found: dict[str, list[Connection]] = {}
+        for c in self.connections:
+            found.setdefault(c.target, []).append(c)
+        return {name: tuple(connections) for name, connections in found.items()}
 
     @property
     def input(self) -> Population:
@@ -126,13 +139,16 @@ class Netlist:
         Then the quantised ANN computes the same counts. Neurons that take spikes back need time to
         get there (`SignedIF.settled`).
         """
-        last: dict[str, int] = {}
+        settled = all(p.neuron.settled(last, self.steps) for p, last in self._last_drives())
+        return settled and self._undisturbed
+
+    def _last_drives(self) -> Iterator[tuple[Population, int]]:
+        """Each population with the last step of a window in which anything may reach it."""
+        sent: dict[str, int] = {}
         for p in self.populations:
-            arriving = max((last.get(c.source, self.steps) for c in self.into(p.name)), default=0)
-            if not p.neuron.settled(arriving, self.steps):
-                return False
-            last[p.name] = p.neuron.last_sent(arriving, self.steps)
-        return self._undisturbed
+            arriving = max((sent.get(c.source, self.steps) for c in self.into(p.name)), default=0)
+            yield p, arriving
+            sent[p.name] = p.neuron.last_sent(arriving, self.steps)
 
     @property
     def settling(self) -> bool:
@@ -169,8 +185,14 @@ class Netlist:
 
     @property
     def one_pass(self) -> bool:
-        """Can counts and events be had at once, without stepping through the window?"""
-        return self.settled_at_once and (self.source.timing == "first" or self.steps == 1)
+        """Can counts and events be had at once, without stepping through the window?
+
+        How many spikes a relay sends does not follow from their sum, where there may be several.
+        """
+        once = self.steps == 1 or not any(
+            last for p, last in self._last_drives() if isinstance(p.neuron, Relay)
+        )
+        return once and self.settled_at_once and (self.source.timing == "first" or self.steps == 1)
 
     @property
     def outputs(self) -> tuple[Population, ...]:
@@ -186,12 +208,12 @@ class Netlist:
     def drive_bounds(self, target: str) -> tuple[Interval, Interval]:
         """Proven bounds of one step's drive and of the drive summed over any start of a window."""
         step = total = Interval(np.zeros((), np.int64), np.zeros((), np.int64))
+        shape = self[target].shape
         for c in self.into(target):
-            neuron = self[c.source].neuron
-            step = _add(step, connection_bounds(c, neuron.payload(), self[target].shape))
-            total = _add(
-                total, connection_bounds(c, neuron.window_total(self.steps), self[target].shape)
-            )
+            sender = self[c.source]
+            spike, whole = sender.neuron.spike_bounds(sender.shape, self.steps)
+            step = added(step, connection_bounds(c, spike, shape))
+            total = added(total, connection_bounds(c, whole, shape))
         return step, total
 
     def reach(self, name: str) -> tuple[int, int]:
@@ -237,16 +259,6 @@ class Netlist:
         return "\n".join(lines)
 
 
-def connection_bounds(c: Connection, source: tuple[int, int], shape: Shape) -> Interval:
-    """Bounds of one connection's drive for source sums within `source`; broadcast to `shape`."""
-    # In this order: the sums are 64-bit, but the weights may be 8-bit.
-    up = c.map.row_sums(np.maximum(c.map.weight, 0)).astype(np.int64)
-    down = c.map.row_sums(np.minimum(c.map.weight, 0)).astype(np.int64)
-    low, high = source
-    bounds = (up * low + down * high, up * high + down * low)
-    return Interval(*(_fit(b << c.exponent, c.map.out_shape, shape) for b in bounds))
-
-
 def _arrives_sorted(netlist: Netlist, c: Connection) -> bool:
     """Is an OR over this connection and others the longest of their spike trains?
 
@@ -266,16 +278,6 @@ def _orders(netlist: Netlist) -> set[AnySending]:
     if not any(isinstance(neuron, OrGate) for neuron in neurons):
         return set()
     return {n.coding() for n in neurons if isinstance(n, Staircase) and n.coding() in ONES}
-
-
-def _fit(values: Array, map_shape: Shape, shape: Shape) -> Array:
-    if map_shape == shape:
-        return values
-    return np.broadcast_to(values, map_shape).reshape(shape)
-
-
-def _add(a: Interval, b: Interval) -> Interval:
-    return Interval(a.low + b.low, a.high + b.high)
 
 
 def _refuse(where: str, rule: str, found: object, allowed: object, remedy: str) -> NetlistError:
@@ -366,6 +368,8 @@ def _verify_gap(netlist: Netlist) -> None:
 
 def _verify_neurons(netlist: Netlist, p: Population) -> None:
     flaw = p.neuron.flaw(netlist.steps)
+    if flaw is None and isinstance(p.neuron, Relay):
+        flaw = p.neuron.driven_flaw(*netlist.drive_bounds(p.name))
     if flaw is not None:
         raise _refuse(f"{p.name} ({type(p.neuron).__name__})", *flaw, _RECOMPILE)
 

@@ -19,6 +19,7 @@ from lapilli.compiler.linear import (
     Conv,
     ConvTransposed,
     Dense,
+    DensePart,
     Diagonal,
     LinearMap,
     Shape,
@@ -131,6 +132,14 @@ def _check_dense(m: Dense, where: str) -> None:
     _sizes(m.weight.shape, (m.out_size, m.in_size), f"{where}/weight", "(outputs, inputs)")
 
 
+def _check_dense_part(m: DensePart, where: str) -> None:
+    if m.weight.ndim != 2 or not m.weight.size:
+        raise refuse(f"{where}/weight", "is (outputs, inputs read)", m.weight.shape, "two axes")
+    _bounded(m.first, 0, m.in_size - 1, f"{where}/first")
+    _bounded(m.run.stop, 1, m.in_size, f"{where}/first: the last input read and one more")
+    _sizes(m.weight.shape[0], m.out_size, f"{where}/weight", "one row per output")
+
+
 def _check_conv(m: Conv, where: str) -> None:
     _check_geometry(m, "(O, C / groups, kH, kW)", where)
     expected = (m.out_shape[0], m.in_shape[0] // m.groups, *m.kernel)
@@ -200,6 +209,7 @@ def _check_sparse(m: Sparse, where: str) -> None:
 FORM_CHECKS: Final[dict[type[LinearMap], Callable[[Any, str], None]]] = {
     Diagonal: _check_diagonal,
     Dense: _check_dense,
+    DensePart: _check_dense_part,
     Conv: _check_conv,
     ConvTransposed: _check_conv_transposed,
     Sparse: _check_sparse,

@@ -90,7 +90,8 @@ def describe(document: dict[str, Any]) -> None:
     print(f"{len(document['cores'])} cores of {document['profile']['title']}")
     for core in document["cores"]:
         for group in core["neuron_groups"]:
-            where = f"neurons {group['start']}..{group['stop']} of {group['population']}"
+            box = " x ".join(f"{low}..{high}" for low, high in group["box"])
+            where = f"neurons {box} of {group['population']}"
             print(f"  core {core['index']}: {where} ({group['program']})")
     for program in document["programs"]:
         print(f"  {program['name']}: {program['equation']}")

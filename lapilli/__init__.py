@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy.typing as npt
     import torch
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from lapilli.compiler.artifact import Artifact
     from lapilli.compiler.da_qcfs_options import DAQCFS
     from lapilli.compiler.frontend import Network
-    from lapilli.compiler.mapping import Placement
+    from lapilli.compiler.mapping import Objective, Placement
     from lapilli.compiler.pareto import FrontPoint
     from lapilli.compiler.reconstruction.options import Reconstruct
     from lapilli.hardware_profiles import Profile
     from lapilli.robustness_report import Robustness
     from lapilli.runtime.early_stop import EarlyStop as EarlyStop
     from lapilli.runtime.energy import Estimate
+    from lapilli.runtime.neurobench_metrics import NeuroBench
     from lapilli.runtime.trace import Record, Trace
     from lapilli.runtime.verification import Verification
     from lapilli.search_run import Search
@@ -248,17 +249,37 @@ def estimate(
     images: Images,
     *,
     profile: str | Path | Profile | None = None,
+    without: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Estimate:
     """Energy and latency of one inference, counted on these images.
 
-    profile: the chip; None takes the one that the network was compiled for.
+    profile: the chip, or a board; None takes the one that the network was compiled for; without:
+    constants to leave out, such as "energy.chip_static_mw".
     """
-    return estimate_events(artifact, run(artifact, images, progress=progress), profile=profile)
+    trace = run(artifact, images, record="outputs", progress=progress)
+    return estimate_events(artifact, trace, profile=profile, without=without)
+
+
+def neurobench(
+    artifact: Artifact,
+    images: Images,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> NeuroBench:
+    """NeuroBench's metrics on these images; see `lapilli.runtime.neurobench_metrics`."""
+    from lapilli.runtime.neurobench_metrics import of_artifact
+
+    return of_artifact(artifact, _array(images), seed=seed, progress=progress)
 
 
 def estimate_events(
-    artifact: Artifact, trace: Trace, *, profile: str | Path | Profile | None = None
+    artifact: Artifact,
+    trace: Trace,
+    *,
+    profile: str | Path | Profile | None = None,
+    without: Sequence[str] = (),
 ) -> Estimate:
     """Energy and latency from the events of a run that was made already."""
     from lapilli.compiler.schedule import schedule
@@ -273,6 +294,7 @@ def estimate_events(
         interval_steps=plan.interval,
         ann_macs=dict(artifact.provenance.ann_macs),
         graded=netlist.graded,
+        without=without,
     )
 
 
@@ -328,12 +350,32 @@ def robustness(
     )
 
 
-def place(artifact: Artifact, *, profile: str | Path | Profile | None = None) -> Placement:
-    """Which core holds which neurons; see `lapilli.compiler.mapping.place`.
+def place(
+    artifact: Artifact,
+    *,
+    profile: str | Path | Profile | None = None,
+    objective: Objective = "cores",
+    rates: Mapping[str, float] | None = None,
+    whole: Iterable[str] = (),
+    effort: float = 1.0,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Placement:
+    """Which core holds which neurons, and where it sits; see `lapilli.compiler.mapping.place`.
 
-    profile: the chip; None takes the one that the network was compiled for.
+    profile: the chip or system; None takes the one that the network was compiled for. objective:
+    "cores", "latency" or "energy". rates: mean spikes per neuron and step of populations, 1 where
+    none is given; whole: populations that stay on one core.
     """
     from lapilli.compiler.mapping import place as lay_out
 
-    chip = _profile(artifact.provenance.profile if profile is None else profile)
-    return lay_out(artifact.netlist, chip)
+    return lay_out(
+        artifact.netlist,
+        _profile(artifact.provenance.profile if profile is None else profile),
+        objective=objective,
+        rates=rates,
+        whole=whole,
+        effort=effort,
+        seed=seed,
+        progress=progress,
+    )

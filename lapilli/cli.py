@@ -12,21 +12,19 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from lapilli import cli_outputs, cli_search, terminal
+from lapilli import cli_outputs, cli_search, network_inputs, terminal
 from lapilli.cli_blame import blame
+from lapilli.cli_estimate import estimate
 from lapilli.cli_export import export
+from lapilli.cli_map import map_
 from lapilli.cli_operators import operators
 from lapilli.cli_robustness import robustness
 from lapilli.cli_train import train
 from lapilli.failures import exit_code_of
-
-if TYPE_CHECKING:
-    from lapilli.compiler.artifact import Artifact
-    from lapilli.data import Dataset, Split
 
 VERIFY_IMAGES = 16
 CALIBRATION_IMAGES = 512
@@ -48,7 +46,9 @@ def group() -> None:
 
 
 group.add_command(blame)
+group.add_command(estimate)
 group.add_command(export)
+group.add_command(map_)
 group.add_command(operators)
 group.add_command(robustness)
 group.add_command(train)
@@ -312,7 +312,7 @@ def run(
     stop = None if stop_margin is None else lapilli.EarlyStop(stop_margin, stop_after or 1)
     artifact = lapilli.load(model_file)
     with terminal.bars() as bar:
-        dataset = _images(artifact, spec, limit, bar)
+        dataset = network_inputs.images(artifact, spec, limit, bar)
         evaluation = reports.evaluate(
             artifact,
             dataset.images,
@@ -370,7 +370,7 @@ def verify(
 
     artifact = lapilli.load(model_file)
     with terminal.bars() as bar:
-        dataset = _images(artifact, spec, limit, bar)
+        dataset = network_inputs.images(artifact, spec, limit, bar)
         counters: dict[str, terminal.Count] = {}
         verification = lapilli.verify(
             artifact,
@@ -387,32 +387,6 @@ def verify(
     }
     _show(report, as_json, render.verification)
     return 0 if verification.ok else 1
-
-
-@group.command()
-@_model_file()
-@_data()
-@_limit(None)
-@click.option("--profile", metavar="NAME", help="another chip than the one compiled for")
-@_common
-def estimate(
-    model_file: Path, spec: str, limit: int | None, profile: str | None, as_json: bool
-) -> None:
-    """Energy and latency of one inference, as bands, with sources and what is not counted."""
-    import lapilli
-    from lapilli import render_energy, reports
-
-    artifact = lapilli.load(model_file)
-    with terminal.bars() as bar:
-        dataset = _images(artifact, spec, limit, bar)
-        evaluation = reports.evaluate(
-            artifact, dataset.images, agreement_images=0, progress=bar("counting events")
-        )
-    report = {
-        "artifact": reports.identity(artifact, model_file),
-        **reports.estimate_report(artifact, evaluation, dataset, profile),
-    }
-    _show(report, as_json, render_energy.estimate)
 
 
 @group.command()
@@ -437,15 +411,18 @@ def inspect(model_file: Path, plot_front: Path | None, as_json: bool) -> None:
 @click.argument("name", required=False)
 @_common
 def profiles(name: str | None, as_json: bool) -> None:
-    """List the hardware profiles, or every number of the one called NAME with its source."""
+    """List the hardware profiles, or every number of the one called NAME with its source.
+
+    NAME may be the path of a file of your own, ending in .json; docs/profiles.md says how to write
+    one.
+    """
     from lapilli import hardware_profiles, render, reports
 
     if name is not None:
         _show(reports.profile_report(hardware_profiles.load(name)), as_json, render.profile)
         return
     listed = [hardware_profiles.load(known) for known in hardware_profiles.names()]
-    keys = ("name", "kind", "title", "calibrated")
-    report = {"profiles": [{key: getattr(p, key) for key in keys} for p in listed]}
+    report = {"profiles": [reports.profile_summary(p) for p in listed]}
     _show(report, as_json, render.profile_list)
 
 
@@ -465,20 +442,6 @@ def demo(keep: Path | None, as_json: bool) -> int:
         report = demonstration.run(bar, keep)
     _show(report, as_json, demonstration.tables)
     return 0 if report["ok"] else 1
-
-
-def _images(
-    artifact: Artifact, spec: str, limit: int | None, bar: Callable[[str], terminal.Count]
-) -> Dataset:
-    """Test images, normalised as those that the network was compiled with."""
-    from lapilli import data
-
-    split: Split = "test"
-    dataset = data.load(spec, split=split, limit=limit, progress=bar("reading images"))
-    p = artifact.provenance
-    if not p.input_mean:
-        return dataset
-    return replace(dataset, images=data.normalise(dataset.images, p.input_mean, p.input_std))
 
 
 def _show(report: dict[str, Any], as_json: bool, tables: Callable[[dict[str, Any]], Any]) -> None:

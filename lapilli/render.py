@@ -239,21 +239,34 @@ def _provenance(key: str, value: Any) -> str:
 
 def profile_list(report: Report) -> Iterator[RenderableType]:
     """One line per built-in profile."""
-    made = table("Hardware profiles", ("name", "kind", "calibrated", "device"), text=4)
+    columns = ("name", "kind", "chips", "calibrated", "device")
+    made = table("Hardware profiles", columns, text=5)
     for p in report["profiles"]:
         calibrated = "yes" if p["calibrated"] else "no"
-        made.add_row(plain(p["name"]), p["kind"], calibrated, plain(p["title"]))
+        chips = "-" if p["chips"] is None else f"{p['chips']:,} x {plain(p['chip'])}"
+        made.add_row(plain(p["name"]), p["kind"], chips, calibrated, plain(p["title"]))
     yield made
 
 
 def profile(report: Report) -> Iterator[RenderableType]:
-    """Every number of a profile with what is needed to trust it."""
+    """Every number with what is needed to trust it; a system's own apart from those of its chip."""
     calibrated = "calibrated" if report["calibrated"] else "not calibrated against silicon"
-    made = table(
-        f"{report['name']}: {report['title']}, {calibrated}",
-        ("key", "value", "unit", "confidence", "source"),
-        text=5,
-    )
+    yield _quantities(report, False, f"{report['name']}: {report['title']}, {calibrated}")
+    if report["chip"] is not None:
+        yield _quantities(report, True, f"From its chip, {report['chip']}")
+    meanings = table("Confidences", ("confidence", "off by at most", "meaning"), text=3)
+    for name, trust in report["confidences"].items():
+        meanings.add_row(name, f"a factor of {trust['factor']:g}", trust["meaning"])
+    yield meanings
+    if report["unknown"]:
+        yield f"Not known: {', '.join(report['unknown'])}"
+
+
+def _quantities(report: Report, from_chip: bool, title: str) -> Table:
+    made = table(title, ("key", "value", "unit", "confidence", "source"), text=5)
+    made.columns[0].no_wrap = True
     for key, q in report["quantities"].items():
-        made.add_row(key, *(plain(q[part]) for part in ("value", "unit", "confidence", "source")))
-    yield made
+        if q["from_chip"] == from_chip:
+            parts = (q[part] for part in ("value", "unit", "confidence", "source"))
+            made.add_row(key, *map(plain, parts))
+    return made

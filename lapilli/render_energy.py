@@ -12,6 +12,20 @@ from lapilli.render import UNCALIBRATED, joules, table
 from lapilli.terminal import plain
 
 Report = dict[str, Any]
+_PARTS = {
+    "chip_static_pj": "static power of the chips",
+    "chip_running_pj": "x86 cores and mesh running",
+    "busy_cores_pj": "cores in use",
+    "idle_access_pj": "access to waiting neurons",
+    "total_pj": "total energy",
+    "board_total_pj": "total energy of the board",
+}
+_FIGURES = {
+    "total.dynamic_pj": "dynamic energy, all layers",
+    "step_time_us": "step time",
+    "single.total_pj": "total energy, one image alone",
+    "streaming.total_pj": "total energy, images back to back",
+}
 
 
 def estimate(report: Report) -> Iterator[RenderableType]:
@@ -21,7 +35,12 @@ def estimate(report: Report) -> Iterator[RenderableType]:
     star = "" if e["calibrated"] else "*"
     yield _energy(e, f"{where['source']}, {where['images']} images", star)
     yield _processor(e)
+    yield _devices(e)
     yield _layers(e, star)
+    yield _events(report["events"])
+    if "neurobench" in report:
+        yield _neurobench(report["neurobench"])
+    yield _uncertainty(e, star)
     yield _sources(e)
     yield "Assumed:\n" + "\n".join(f"  - {plain(line)}" for line in e["assumptions"])
     yield "Not counted:\n" + "\n".join(f"  - {plain(line)}" for line in e["not_counted"])
@@ -46,9 +65,11 @@ def _energy(e: Report, data: str, star: str) -> Table:
         duration = e[key]
         made.add_section()
         made.add_row(f"{name}: time, {duration['steps']} steps", *_times(duration["time_us"]))
-        standing = ("chip_static_pj", "chip_running_pj", "busy_cores_pj", "idle_access_pj")
-        made.add_row("  static, running, busy cores, idle access", *_summed(duration, standing))
-        made.add_row("  total energy", *_joules(duration["total_pj"]))
+        for part, text in _PARTS.items():
+            # The ends of bands do not add up: each part has its own.
+            if duration[part] is not None and duration[part]["mid"] > 0:
+                made.add_row(f"  {text}", *_joules(duration[part]))
+        made.add_row("  energy times time", *_energy_delay(duration["energy_delay_pj_us"]))
     made.add_section()
     made.add_row(f"cores, chips: {e['cores']}, {e['chips']}", "", "", "")
     limit = "the shortest step observed" if e["bottleneck"] is None else e["bottleneck"]
@@ -66,6 +87,71 @@ def _processor(e: Report) -> Table:
         operations = cost["macs"] + cost["accumulates"]
         fp32 = joules(cost["fp32_pj"]["mid"])
         made.add_row(name, f"{operations:,.0f}", *_joules(cost["int8_pj"]), fp32)
+    return made
+
+
+def _devices(e: Report) -> Table:
+    made = table(
+        "The same work by the table of keras-spiking: two constants per device, quoted",
+        ("device", "as", "synops", "updates", "low", "mid", "high"),
+        text=2,
+    )
+    for device in e["devices"]:
+        counts = (f"{device[key]:,.0f}" for key in ("synops", "neuron_updates"))
+        way = "spikes" if device["spiking"] else "the ANN"
+        made.add_row(device["title"], way, *counts, *_joules(device["energy_pj"]))
+    return made
+
+
+def _events(events: Report) -> Table:
+    made = table(
+        f"Events of one image: mean of {events['images']}, and percentiles",
+        ("layer", "spikes", "MACs", "synops", "5 %", "95 %", "inhibitory", "updates", "idle"),
+        caption="MACs: of the analog input; 5 % and 95 %: of the synops; -: not counted",
+    )
+    for row in (*events["layers"], events["total"]):
+        synops = row["synops"]
+        made.add_row(
+            plain(row["name"]),
+            *(f"{value:,.0f}" for value in _means(row)),
+            *(f"{synops[key]:,}" for key in ("p5", "p95")),
+            *map(_count, (row["synops_inhibitory"], row["neuron_updates"], row["updates_idle"])),
+        )
+    return made
+
+
+def _means(row: Report) -> Iterator[float]:
+    return (row[key]["mean"] for key in ("spikes", "input_macs", "synops"))
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _neurobench(metrics: Report) -> Table:
+    made = table("NeuroBench, algorithm track", ("metric", ""))
+    for name, value in metrics.items():
+        for key, number in value.items() if isinstance(value, dict) else ((name, value),):
+            text = f"{number:.4f}" if "Sparsity" in key else f"{number:,.0f}"
+            made.add_row(key if key == name else f"{name}: {key}", text)
+    return made
+
+
+def _uncertainty(e: Report, star: str) -> Table:
+    found = e["uncertainty"]
+    made = table(
+        "What makes the bands wide",
+        ("figure", "constant", "confidence", "share of variance"),
+        text=3,
+        caption=f"a band holds {100 * found['within']:g} % of {found['draws']:,} draws",
+    )
+    for figure, name in _FIGURES.items():
+        shares = [share for share in found["shares"] if share["figure"] == figure]
+        for index, share in enumerate(shares[:3]):
+            title = f"{name}{star}" if index == 0 else ""
+            made.add_row(
+                title, plain(share["key"]), share["confidence"], f"{100 * share['share']:.0f} %"
+            )
     return made
 
 
@@ -92,10 +178,9 @@ def _joules(band: Report) -> tuple[str, str, str]:
     return joules(band["low"]), joules(band["mid"]), joules(band["high"])
 
 
+def _energy_delay(band: Report) -> tuple[str, ...]:
+    return tuple(f"{band[key] * 1e-6:,.4g} uJ us" for key in ("low", "mid", "high"))
+
+
 def _times(band: Report) -> tuple[str, ...]:
     return tuple(f"{band[key]:,.4g} us" for key in ("low", "mid", "high"))
-
-
-def _summed(duration: Report, keys: tuple[str, ...]) -> tuple[str, str, str]:
-    low, mid, high = (sum(duration[k][part] for k in keys) for part in ("low", "mid", "high"))
-    return joules(low), joules(mid), joules(high)

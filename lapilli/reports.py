@@ -19,8 +19,16 @@ from lapilli.compiler.neurons import STATE_BITS, MultiThreshold
 from lapilli.compiler.outputs import NO_HEAD, Output
 from lapilli.compiler.schedule import schedule
 from lapilli.data import Dataset
+from lapilli.hardware_profiles import CONFIDENCES
 from lapilli.runtime import readout as reading
-from lapilli.runtime.metrics import PopulationEvents, totals
+from lapilli.runtime.metrics import (
+    ImageEvents,
+    PopulationEvents,
+    check_events,
+    spread,
+    together,
+    totals,
+)
 from lapilli.runtime.trace import Trace
 
 if TYPE_CHECKING:
@@ -41,10 +49,10 @@ class Evaluation:
     """One pass over a data set.
 
     predictions: int64 (N,), or (N, H, W) of pixels; None where outputs are no class scores: scored
-    then has the reason. outputs: by name; events: exact counts over all images, empty where the
-    backend does not count; input_clipped: input values out of range; agree: images of `compared`
-    with the quantised ANN's prediction, or outputs where there are none; silent: steps after which
-    a network that has to settle sent nothing any more.
+    then has the reason. outputs: by name; events, image_events: exact counts over all images and in
+    each, empty where the backend does not count; input_clipped: input values out of range; agree:
+    images of `compared` with the quantised ANN's prediction, or outputs where there are none;
+    silent: steps after which a network that has to settle sent nothing any more.
     """
 
     predictions: npt.NDArray[np.int64] | None
@@ -57,6 +65,7 @@ class Evaluation:
     outputs: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     scored: scores.Scored = scores.NOTHING
     silent: npt.NDArray[np.int64] | None = None
+    image_events: Mapping[str, ImageEvents] = field(default_factory=dict)
 
 
 def evaluate(
@@ -116,6 +125,7 @@ def evaluate(
         trace.named_outputs,
         scored,
         trace.silent,
+        trace.image_events,
     )
 
 
@@ -306,24 +316,83 @@ def signed_bits(low: int, high: int) -> int:
 
 
 def estimate_report(
-    artifact: Artifact, evaluation: Evaluation, dataset: Dataset, profile: str | None = None
+    artifact: Artifact,
+    evaluation: Evaluation,
+    dataset: Dataset,
+    profile: str | None = None,
+    without: Sequence[str] = (),
 ) -> Report:
-    """The estimate as it is, and what it was made from."""
+    """The estimate as it is, and the events that it was made from."""
     counted = Trace("reference", np.zeros(0), {}, {}, events=evaluation.events)
-    estimate = lapilli.estimate_events(artifact, counted, profile=profile)
+    estimate = lapilli.estimate_events(artifact, counted, profile=profile, without=without)
     return {
         "method": artifact.provenance.method,
         "data": data_report(dataset),
+        "events": events_report(evaluation.events, evaluation.image_events),
         "estimate": estimate.as_dict(),
     }
 
 
+def events_report(
+    events: Mapping[str, PopulationEvents], image_events: Mapping[str, ImageEvents]
+) -> Report:
+    """What happens in an image: spread over the images, and means of what is counted in all.
+
+    None stands for what was not counted.
+    """
+    images = check_events(events)
+
+    def mean(counts: Sequence[int | None]) -> float | None:
+        known = [count for count in counts if count is not None]
+        return sum(known) / images if len(known) == len(counts) else None
+
+    def row(name: str, of: Sequence[PopulationEvents], each: ImageEvents) -> Report:
+        updates, with_input = (
+            mean([getattr(e, key) for e in of]) for key in ("neuron_updates", "updates_with_input")
+        )
+        assert updates is not None
+        return {
+            "name": name,
+            **{key: asdict(spread(values)) for key, values in vars(each).items()},
+            **{key: mean([getattr(e, key) for e in of]) for key in _KINDS_OF_SYNOPS},
+            "neuron_updates": updates,
+            "updates_with_input": with_input,
+            "updates_idle": None if with_input is None else updates - with_input,
+        }
+
+    return {
+        "images": images,
+        "layers": [row(name, [e], image_events[name]) for name, e in events.items()],
+        "total": row("total", list(events.values()), together(image_events)),
+    }
+
+
+_KINDS_OF_SYNOPS = ("synops_excitatory", "synops_inhibitory", "synops_graded")
+
+
 def profile_report(profile: Profile) -> Report:
-    """Every number of a profile."""
+    """Every number of a profile, whether a system has it from its chip, and what is not known."""
+    quantities = {
+        key: {**asdict(quantity), "from_chip": profile.from_chip(key)}
+        for key, quantity in profile.quantities()
+    }
+    used = {q["confidence"] for q in quantities.values()}
+    return {
+        **profile_summary(profile),
+        "quantities": quantities,
+        "unknown": list(profile.unknown()),
+        "confidences": {name: asdict(c) for name, c in CONFIDENCES.items() if name in used},
+    }
+
+
+def profile_summary(profile: Profile) -> Report:
+    """What tells a profile from others; a system's kind is that of its file."""
+    system = profile.system
     return {
         "name": profile.name,
-        "kind": profile.kind,
+        "kind": profile.kind if system is None else "system",
         "title": profile.title,
         "calibrated": profile.calibrated,
-        "quantities": {key: asdict(quantity) for key, quantity in profile.quantities()},
+        "chip": None if system is None else system.chip,
+        "chips": None if system is None else system.chips.value,
     }

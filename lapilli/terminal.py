@@ -8,17 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:  # half of what `lapilli --help` took
+    from rich.console import Console, RenderableType
 
 WIDTH = 120
 """Columns where standard output is no terminal: no number is cut off in a log."""
@@ -28,6 +21,8 @@ Count = Callable[[int, int], None]
 
 def console() -> Console:
     """A console that prints text as it is: names come from users, so nothing in them is markup."""
+    from rich.console import Console
+
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH
     return Console(width=width, markup=False, highlight=False, emoji=False)
 
@@ -76,6 +71,16 @@ def say(text: str) -> None:
 @contextmanager
 def bars() -> Iterator[Callable[[str], Count]]:
     """Progress bars on standard error, if it is a terminal: a title gives a counter."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     screen = Console(stderr=True, markup=False, highlight=False, emoji=False)
     columns = (
         TextColumn("{task.description}", markup=False),

@@ -1,181 +1,83 @@
 """What one inference costs in energy and time: counted events times the constants of a profile.
 
 Every figure is per inference and a band (low, mid, high) that follows from the confidence of the
-constants behind it; `Estimate` also lists these constants with their sources, what was assumed,
-and what is not counted. docs/energy.md explains the model in words. No torch, no rendering.
+constants behind it, see `uncertainty`; `Estimate` also lists these constants with their sources,
+what was assumed, and what is not counted. docs/energy.md explains the model in words. No torch, no
+rendering.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from functools import reduce
-from typing import Any, final
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
 
 from lapilli.compiler.errors import InputError
-from lapilli.hardware_profiles import (
-    CONFIDENCES,
-    Arithmetic,
-    Energy,
-    Profile,
-    ProfileError,
-    Quantity,
-    Time,
-    load,
-    names,
-)
+from lapilli.hardware_profiles import Profile, ProfileError, load, names
+from lapilli.runtime.device_table import by_device
+from lapilli.runtime.estimates import ArithmeticCost as ArithmeticCost
+from lapilli.runtime.estimates import Duration as Duration
+from lapilli.runtime.estimates import Estimate as Estimate
+from lapilli.runtime.estimates import LayerEnergy as LayerEnergy
+from lapilli.runtime.estimates import Used as Used
 from lapilli.runtime.metrics import PopulationEvents, check_events
+from lapilli.runtime.uncertainty import DRAWS, WITHIN, Constants, Figure, band, uncertainty
+from lapilli.runtime.uncertainty import Band as Band
 
 _PJ_PER_MW_US = 1000.0
 _US_PER_NS = 0.001
 
+_NUMBERS = ("energy.", "time.", "system.board_static_")
 _CHARGED = (
     "features.graded_spikes",
     "features.soft_reset_compartments",
     "limits.neurons_per_core",
     "limits.cores_per_chip",
-    "energy.",
-    "time.",
+    *_NUMBERS,
 )
 _NEEDS_PLACEMENT = ("energy.hop_", "time.hop_", "time.axon_in_")
 _CHARGED_REFERENCE = ("arithmetic.fp32_", "arithmetic.int8_")
+_LAYER_TERMS = ("synops_pj", "neuron_updates_pj", "spikes_pj", "input_pj")
 
 
 @final
 @dataclass(frozen=True)
-class Band:
-    """A figure between its bounds; sums and products move all constants the same way at once."""
+class Layout:
+    """On how many cores each population is, and on how many chips all are.
 
-    low: float
-    mid: float
-    high: float
-
-    def __add__(self, other: Band) -> Band:
-        return Band(self.low + other.low, self.mid + other.mid, self.high + other.high)
-
-    def __mul__(self, by: float | Band) -> Band:
-        b = by if isinstance(by, Band) else Band(by, by, by)
-        return Band(self.low * b.low, self.mid * b.mid, self.high * b.high)
-
-
-_ZERO = Band(0.0, 0.0, 0.0)
-
-
-@final
-@dataclass(frozen=True)
-class LayerEnergy:
-    """Dynamic energy of one population per inference, in pJ.
-
-    neuron_updates_pj includes the access to every neuron in the steps of its own window;
-    spikes_pj one packet per spike; input_pj the analog input where the chip takes it.
-    dynamic_pj is the sum of these. host_pj is spent outside the chip and is in no sum.
+    Packets to more than one core, hops and the traffic of links belong here as well, once a
+    placement says which core holds what.
     """
 
-    name: str
-    synops_pj: Band
-    neuron_updates_pj: Band
-    spikes_pj: Band
-    input_pj: Band
-    dynamic_pj: Band
-    host_pj: Band
-
-
-@final
-@dataclass(frozen=True)
-class Duration:
-    """One inference of `steps` steps: its time, and the energy in pJ that time itself costs.
-
-    idle_access_pj: access to mapped neurons in steps outside their own window.
-    total_pj: all of these and the dynamic energy of all layers, without the host.
-    """
-
-    steps: int
-    time_us: Band
-    chip_static_pj: Band
-    chip_running_pj: Band
-    busy_cores_pj: Band
-    idle_access_pj: Band
-    total_pj: Band
-
-
-@final
-@dataclass(frozen=True)
-class ArithmeticCost:
-    """The same work on the reference processor, operations per inference, energy in pJ."""
-
-    name: str
-    macs: float
-    accumulates: float
-    fp32_pj: Band
-    int8_pj: Band
-
-
-@final
-@dataclass(frozen=True)
-class Used:
-    """One constant that entered the estimate."""
-
-    key: str
-    value: float | str
-    unit: str
-    confidence: str
-    source: str
-
-
-@final
-@dataclass(frozen=True)
-class Estimate:
-    """Energy and latency of one inference.
-
-    Wherever a figure of an estimate with `calibrated` False is printed, it is marked so.
-    single: one image alone, from first step to last; streaming: images back to back.
-    bottleneck: the population whose cores set step_time_us, None where the step floor does.
-    ann: the original network on the reference processor; reference_snn: the spiking one there.
-    """
-
-    profile: str
-    title: str
-    calibrated: bool
-    reference: str
-    images: int
-    cores: int
+    cores: Mapping[str, int]
     chips: int
-    layers: tuple[LayerEnergy, ...]
-    total: LayerEnergy
-    step_time_us: Band
-    bottleneck: str | None
-    single: Duration
-    streaming: Duration
-    ann: tuple[ArithmeticCost, ...]
-    ann_total: ArithmeticCost
-    reference_snn: tuple[ArithmeticCost, ...]
-    reference_snn_total: ArithmeticCost
-    sources: tuple[Used, ...]
-    assumptions: tuple[str, ...]
-    not_counted: tuple[str, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers with the field names as keys, for JSON."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+    @property
+    def all_cores(self) -> int:
+        """Cores in use."""
+        return sum(self.cores.values())
 
 
 @final
 @dataclass(frozen=True)
 class _Chip:
-    """The parts of a profile that an estimate needs, all present."""
+    """What an estimate needs of a profile, all present."""
 
-    energy: Energy
-    time: Time
+    constants: Constants
     neurons_per_core: int
     cores_per_chip: int
     compartments: int
     takes_analog_input: bool
 
-    def cores(self, e: PopulationEvents) -> int:
-        return -(-e.neurons * self.compartments // self.neurons_per_core)
-
-    def chips(self, cores: int) -> int:
-        return -(-cores // self.cores_per_chip)
+    def spread(self, events: Mapping[str, PopulationEvents]) -> Layout:
+        """Each population on the fewest cores that hold its neurons: what is, unplaced, assumed."""
+        cores = {
+            name: -(-e.neurons * self.compartments // self.neurons_per_core)
+            for name, e in events.items()
+        }
+        return Layout(cores, -(-sum(cores.values()) // self.cores_per_chip))
 
 
 def estimate(
@@ -187,6 +89,7 @@ def estimate(
     ann_macs: Mapping[str, int],
     graded: bool,
     reference_profile: Profile | None = None,
+    without: Collection[str] = (),
 ) -> Estimate:
     """Energy and latency of one inference from counted events.
 
@@ -194,13 +97,14 @@ def estimate(
     interval_steps: steps between two images when streaming; ann_macs: dense multiply-accumulates
     of each layer of the original network; graded: whether spikes between populations carry a
     payload, so that a synaptic event multiplies; reference_profile: the processor to compare
-    with, "cmos45" if None. Raises InputError for events and steps that cannot belong together,
-    ProfileError where a profile lacks a table that is needed.
+    with, "cmos45" if None; without: constants of the profile to leave out, such as
+    "energy.chip_static_mw". Raises InputError for events and steps that cannot belong together and
+    for constants that are not there, ProfileError where a profile lacks a table that is needed.
     """
     images = check_events(events)
-    chip = _chip(profile)
+    chip = _chip(profile, without)
     reference = reference_profile if reference_profile is not None else load("cmos45")
-    arithmetic = _arithmetic(reference)
+    processor = _processor(reference)
     _check_run(events, latency_steps, interval_steps, ann_macs)
     if graded and not chip.takes_analog_input:
         raise InputError(
@@ -210,84 +114,99 @@ def estimate(
             allowed="binary spikes",
             remedy="Compile with unary sending, or estimate for a chip with graded spikes.",
         )
-    layers = tuple(_layer(name, e, chip, arithmetic) for name, e in events.items())
-    total = _total_layer(layers)
-    cores = sum(chip.cores(e) for e in events.values())
-    step_time_us, bottleneck = _step_time(events, chip)
+    layout = chip.spread(events)
+    layers = {name: _layer(e, chip, processor) for name, e in events.items()}
+    total = {
+        term: _sum(layer[term] for layer in layers.values()) for term in next(iter(layers.values()))
+    }
+    step_time_us, bottleneck = _step_time(events, chip, layout)
 
-    def duration(steps: int) -> Duration:
-        return _duration(
-            events,
-            chip,
-            steps=steps,
-            step_time_us=step_time_us,
-            cores=cores,
-            dynamic_pj=total.dynamic_pj,
-        )
+    def duration(steps: int) -> dict[str, Figure]:
+        return _duration(events, chip, layout, steps, step_time_us, total["dynamic_pj"])
 
-    ann = tuple(_cost(name, n, 0, arithmetic) for name, n in ann_macs.items())
+    single, streaming = duration(latency_steps), duration(interval_steps)
+    ann = tuple(_cost(name, n, 0, processor) for name, n in ann_macs.items())
     snn = tuple(
         _cost(
             name,
             (e.input_macs + (e.synops if graded else 0)) / images,
             0 if graded else e.synops / images,
-            arithmetic,
+            processor,
         )
         for name, e in events.items()
     )
+    figures = {
+        "total.dynamic_pj": total["dynamic_pj"],
+        "step_time_us": step_time_us,
+        "single.total_pj": single["total_pj"],
+        "streaming.total_pj": streaming["total_pj"],
+    }
     return Estimate(
         profile=profile.name,
         title=profile.title,
         calibrated=profile.calibrated,
         reference=reference.name,
         images=images,
-        cores=cores,
-        chips=chip.chips(cores),
-        layers=layers,
-        total=total,
-        step_time_us=step_time_us,
+        cores=layout.all_cores,
+        chips=layout.chips,
+        layers=tuple(LayerEnergy(name, **_bands(layer)) for name, layer in layers.items()),
+        total=LayerEnergy("total", **_bands(total)),
+        step_time_us=band(step_time_us),
         bottleneck=bottleneck,
-        single=duration(latency_steps),
-        streaming=duration(interval_steps),
+        single=_as_duration(latency_steps, single),
+        streaming=_as_duration(interval_steps, streaming),
         ann=ann,
-        ann_total=_total_cost(ann),
+        ann_total=_cost("total", sum(ann_macs.values()), 0, processor),
         reference_snn=snn,
-        reference_snn_total=_total_cost(snn),
-        sources=_used(profile, _CHARGED) + _used(reference, _CHARGED_REFERENCE),
+        reference_snn_total=_cost(
+            "total", sum(c.macs for c in snn), sum(c.accumulates for c in snn), processor
+        ),
+        devices=by_device(events, ann_macs),
+        uncertainty=uncertainty(figures, chip.constants.used(_NUMBERS)),
+        sources=_used(chip.constants, _CHARGED) + _used(processor, _CHARGED_REFERENCE),
         assumptions=_assumptions(profile, chip, graded),
-        not_counted=_not_counted(profile, chip, reference),
+        not_counted=_not_counted(profile, chip, reference, without),
     )
 
 
-def _chip(profile: Profile) -> _Chip:
-    energy, time, limits = profile.energy, profile.time, profile.limits
+def _chip(profile: Profile, without: Collection[str]) -> _Chip:
+    limits = profile.limits
     needed = {
-        "energy": energy,
-        "time": time,
+        "energy": profile.energy,
+        "time": profile.time,
         "limits.neurons_per_core": limits.neurons_per_core,
         "limits.cores_per_chip": limits.cores_per_chip,
     }
     missing = [key for key, value in needed.items() if value is None]
-    if energy and time and limits.neurons_per_core and limits.cores_per_chip:
-        return _Chip(
-            energy=energy,
-            time=time,
-            neurons_per_core=limits.neurons_per_core.value,
-            cores_per_chip=limits.cores_per_chip.value,
-            compartments=profile.features.soft_reset_compartments.value,
-            takes_analog_input=profile.features.graded_spikes.value,
+    if limits.neurons_per_core is None or limits.cores_per_chip is None or missing:
+        able = [n for n in names() if load(n).energy is not None]
+        raise ProfileError(
+            f"profile {profile.name}",
+            "an estimate needs energy, time and core size of the chip",
+            found=f"no {', '.join(missing)}",
+            allowed=" or ".join(able),
+            remedy="Estimate for one of these, or give a profile file with these values.",
         )
-    able = [n for n in names() if load(n).energy is not None]
-    raise ProfileError(
-        f"profile {profile.name}",
-        "an estimate needs energy, time and core size of the chip",
-        found=f"no {', '.join(missing)}",
-        allowed=" or ".join(able),
-        remedy="Estimate for one of these, or give a profile file with these values.",
+    known = [key for key, _ in profile.quantities() if key.startswith(_NUMBERS)]
+    for key in without:
+        if key not in known:
+            raise InputError(
+                "without",
+                f"only what the profile {profile.name} knows can be left out",
+                found=key,
+                allowed=", ".join(known),
+                remedy="Name one of these.",
+            )
+    return _Chip(
+        constants=Constants(profile, frozenset(without)),
+        neurons_per_core=limits.neurons_per_core.value,
+        cores_per_chip=limits.cores_per_chip.value,
+        compartments=profile.features.soft_reset_compartments.value,
+        takes_analog_input=profile.features.graded_spikes.value,
     )
 
 
-def _arithmetic(reference: Profile) -> Arithmetic:
+def _processor(reference: Profile) -> Constants:
     if reference.arithmetic is None:
         raise ProfileError(
             f"reference profile {reference.name}",
@@ -296,7 +215,7 @@ def _arithmetic(reference: Profile) -> Arithmetic:
             allowed=" or ".join(n for n in names() if load(n).arithmetic is not None),
             remedy="Compare with one of these, or give a profile file with these values.",
         )
-    return reference.arithmetic
+    return Constants(reference)
 
 
 def _check_run(
@@ -327,116 +246,108 @@ def _check_run(
             )
 
 
-def _band(quantity: Quantity[float] | None) -> Band:
-    """The value between its bounds; zero for what a profile does not know, see not_counted."""
-    if quantity is None:
-        return _ZERO
-    factor = CONFIDENCES[quantity.confidence].factor
-    return Band(quantity.value / factor, quantity.value, quantity.value * factor)
+def _sum(figures: Iterable[Figure]) -> Figure:
+    return sum(figures, np.zeros(1 + DRAWS))
 
 
-def _sum(bands: Iterable[Band]) -> Band:
-    return reduce(Band.__add__, bands, _ZERO)
+def _bands(figures: Mapping[str, Figure]) -> dict[str, Band]:
+    return {name: band(figure) for name, figure in figures.items()}
 
 
-def _layer(name: str, e: PopulationEvents, chip: _Chip, arithmetic: Arithmetic) -> LayerEnergy:
-    energy = chip.energy
+def _layer(e: PopulationEvents, chip: _Chip, processor: Constants) -> dict[str, Figure]:
+    """The terms of `LayerEnergy`, per inference."""
+    of = chip.constants
     accesses = e.neurons * e.steps * chip.compartments
     updates = e.neuron_updates / e.images * chip.compartments
     input_macs = e.input_macs / e.images
+    on_chip, on_host = (input_macs, 0.0) if chip.takes_analog_input else (0.0, input_macs)
     terms = (
-        _band(energy.synop_pj) * (e.synops / e.images),
-        _band(energy.neuron_access_pj) * accesses + _band(energy.neuron_update_pj) * updates,
-        (_band(energy.spike_pj) + _band(energy.axon_out_pj)) * (e.spikes / e.images),
-        _band(energy.synop_pj) * (input_macs if chip.takes_analog_input else 0.0),
+        of("energy.synop_pj") * (e.synops / e.images),
+        of("energy.neuron_access_pj") * accesses + of("energy.neuron_update_pj") * updates,
+        (of("energy.spike_pj") + of("energy.axon_out_pj")) * (e.spikes / e.images),
+        of("energy.synop_pj") * on_chip,
     )
-    host = _band(arithmetic.int8_mac_pj) * (0.0 if chip.takes_analog_input else input_macs)
-    return LayerEnergy(name, *terms, dynamic_pj=_sum(terms), host_pj=host)
+    return {
+        **dict(zip(_LAYER_TERMS, terms, strict=True)),
+        "dynamic_pj": _sum(terms),
+        "host_pj": processor("arithmetic.int8_mac_pj") * on_host,
+    }
 
 
-def _total_layer(layers: tuple[LayerEnergy, ...]) -> LayerEnergy:
-    terms = [f.name for f in fields(LayerEnergy) if f.name != "name"]
-    sums = {term: _sum(getattr(layer, term) for layer in layers) for term in terms}
-    return LayerEnergy(name="total", **sums)
-
-
-def _core_time_us(e: PopulationEvents, chip: _Chip) -> Band:
+def _core_time_us(e: PopulationEvents, chip: _Chip, cores: int) -> Figure:
     """Work of one of the population's cores in a mean step of its window."""
-    t, runs = chip.time, e.images * e.steps
+    of, runs = chip.constants, e.images * e.steps
     arriving = e.synops + (e.input_macs if chip.takes_analog_input else 0)
     work_ns = (
-        _band(t.synop_ns) * (arriving / runs)
-        + _band(t.neuron_access_ns) * (e.neurons * chip.compartments)
-        + _band(t.neuron_update_ns) * (e.neuron_updates * chip.compartments / runs)
-        + (_band(t.spike_ns) + _band(t.axon_out_ns)) * (e.spikes / runs)
+        of("time.synop_ns") * (arriving / runs)
+        + of("time.neuron_access_ns") * (e.neurons * chip.compartments)
+        + of("time.neuron_update_ns") * (e.neuron_updates * chip.compartments / runs)
+        + (of("time.spike_ns") + of("time.axon_out_ns")) * (e.spikes / runs)
     )
-    return work_ns * (_US_PER_NS / chip.cores(e))
+    return np.asarray(work_ns * (_US_PER_NS / cores))
 
 
-def _step_time(events: Mapping[str, PopulationEvents], chip: _Chip) -> tuple[Band, str | None]:
+def _step_time(
+    events: Mapping[str, PopulationEvents], chip: _Chip, layout: Layout
+) -> tuple[Figure, str | None]:
     """The longer of the step floor and the busiest core with the barrier after it."""
-    floor = _band(chip.time.step_floor_us)
-    barrier = _band(chip.time.barrier_ns) * _US_PER_NS
-    times = {name: _core_time_us(e, chip) + barrier for name, e in events.items()}
-    busiest = max(times, key=lambda name: times[name].mid)
-
-    def longest(part: Callable[[Band], float]) -> float:
-        return max(part(floor), *(part(t) for t in times.values()))
-
-    band = Band(longest(lambda b: b.low), longest(lambda b: b.mid), longest(lambda b: b.high))
-    return band, busiest if times[busiest].mid > floor.mid else None
+    floor = chip.constants("time.step_floor_us")
+    barrier = chip.constants("time.barrier_ns") * _US_PER_NS
+    times = {n: _core_time_us(e, chip, layout.cores[n]) + barrier for n, e in events.items()}
+    busiest = max(times, key=lambda name: float(times[name][0]))
+    longest = np.maximum.reduce([floor, *times.values()])
+    return longest, busiest if times[busiest][0] > floor[0] else None
 
 
 def _duration(
     events: Mapping[str, PopulationEvents],
     chip: _Chip,
-    *,
+    layout: Layout,
     steps: int,
-    step_time_us: Band,
-    cores: int,
-    dynamic_pj: Band,
-) -> Duration:
-    chips = chip.chips(cores)
+    step_time_us: Figure,
+    dynamic_pj: Figure,
+) -> dict[str, Figure]:
+    """The terms of `Duration`."""
+    of = chip.constants
     time_us = step_time_us * steps
     idle = sum(e.neurons * chip.compartments * (steps - e.steps) for e in events.values())
-
-    def over_time(power_mw: Quantity[float] | None, devices: int) -> Band:
-        return _band(power_mw) * time_us * (devices * _PJ_PER_MW_US)
-
-    terms = (
-        over_time(chip.energy.chip_static_mw, chips),
-        over_time(chip.energy.chip_running_mw, chips),
-        over_time(chip.energy.busy_core_mw, cores),
-        _band(chip.energy.neuron_access_pj) * idle,
-    )
-    return Duration(steps, time_us, *terms, total_pj=_sum(terms) + dynamic_pj)
-
-
-def _cost(name: str, macs: float, accumulates: float, a: Arithmetic) -> ArithmeticCost:
-    return ArithmeticCost(
-        name=name,
-        macs=macs,
-        accumulates=accumulates,
-        fp32_pj=_band(a.fp32_mac_pj) * macs + _band(a.fp32_ac_pj) * accumulates,
-        int8_pj=_band(a.int8_mac_pj) * macs + _band(a.int8_ac_pj) * accumulates,
-    )
+    pj_per_mw = time_us * _PJ_PER_MW_US
+    chips = {
+        "chip_static_pj": of("energy.chip_static_mw") * pj_per_mw * layout.chips,
+        "chip_running_pj": of("energy.chip_running_mw") * pj_per_mw * layout.chips,
+    }
+    cores = {
+        "busy_cores_pj": of("energy.busy_core_mw") * pj_per_mw * layout.all_cores,
+        "idle_access_pj": of("energy.neuron_access_pj") * idle,
+    }
+    working = _sum(cores.values()) + dynamic_pj
+    found = {"time_us": time_us, **chips, **cores, "dynamic_pj": working}
+    found["total_pj"] = _sum(chips.values()) + working
+    found["energy_delay_pj_us"] = found["total_pj"] * time_us
+    if of.knows("system.board_static_mw"):
+        found["board_total_pj"] = of("system.board_static_mw") * pj_per_mw + working
+    return found
 
 
-def _total_cost(costs: tuple[ArithmeticCost, ...]) -> ArithmeticCost:
-    return ArithmeticCost(
-        name="total",
-        macs=sum(c.macs for c in costs),
-        accumulates=sum(c.accumulates for c in costs),
-        fp32_pj=_sum(c.fp32_pj for c in costs),
-        int8_pj=_sum(c.int8_pj for c in costs),
-    )
+def _as_duration(steps: int, figures: Mapping[str, Figure]) -> Duration:
+    return Duration(steps, **{"board_total_pj": None, **_bands(figures)})
 
 
-def _used(profile: Profile, prefixes: tuple[str, ...]) -> tuple[Used, ...]:
+def _cost(name: str, macs: float, accumulates: float, processor: Constants) -> ArithmeticCost:
+    def energy_pj(width: str) -> Band:
+        return band(
+            processor(f"arithmetic.{width}_mac_pj") * macs
+            + processor(f"arithmetic.{width}_ac_pj") * accumulates
+        )
+
+    return ArithmeticCost(name, macs, accumulates, energy_pj("fp32"), energy_pj("int8"))
+
+
+def _used(constants: Constants, prefixes: tuple[str, ...]) -> tuple[Used, ...]:
     return tuple(
-        Used(f"{profile.name}.{key}", q.value, q.unit, q.confidence, q.source)
-        for key, q in profile.quantities()
-        if key.startswith(prefixes) and not key.startswith(_NEEDS_PLACEMENT)
+        Used(key, q.value, q.unit, q.confidence, q.source)
+        for key, q in constants.used(prefixes).items()
+        if not key.partition(".")[2].startswith(_NEEDS_PLACEMENT)
     )
 
 
@@ -447,7 +358,7 @@ def _assumptions(profile: Profile, chip: _Chip, graded: bool) -> tuple[str, ...]
         f"Each neuron takes {chip.compartments} compartment(s), each charged as a neuron.",
         "Every step takes as long as the busiest core in a mean step of its window.",
         "Each spike is one packet to one core.",
-        "All constants err in the same direction at once: bands are the widest possible.",
+        f"Constants err independently of each other; a band holds {100 * WITHIN:g} % of the draws.",
     ]
     if not profile.calibrated:
         lines.insert(0, f"The constants of {profile.title} are not calibrated against silicon.")
@@ -458,28 +369,28 @@ def _assumptions(profile: Profile, chip: _Chip, graded: bool) -> tuple[str, ...]
     return tuple(lines)
 
 
-def _not_counted(profile: Profile, chip: _Chip, reference: Profile) -> tuple[str, ...]:
+def _not_counted(
+    profile: Profile, chip: _Chip, reference: Profile, without: Collection[str]
+) -> tuple[str, ...]:
+    board = "" if chip.constants.knows("system.board_static_mw") else ", the board"
     lines = [
         "hops between cores, packets to further cores, receiving packets: they need a placement",
         "synapse and axon memory, which may need more cores than the neurons do",
-        "host, x86 cores, input and output, links between chips, the board",
+        f"host, x86 cores, input and output, links between chips{board}",
         "steps with more work than the mean step",
         f"memory access, control and time on {reference.title}",
     ]
+    if without:
+        lines.insert(0, f"left out as asked for: {', '.join(sorted(without))}")
     optional = {
-        "neuron access": chip.energy.neuron_access_pj,
-        "spike generation": chip.energy.spike_pj,
-        "sending packets": chip.energy.axon_out_pj,
-        "power of x86 cores and mesh while running": chip.energy.chip_running_mw,
-        "power of cores in use": chip.energy.busy_core_mw,
+        "neuron access": "energy.neuron_access_pj",
+        "spike generation": "energy.spike_pj",
+        "sending packets": "energy.axon_out_pj",
+        "power of x86 cores and mesh while running": "energy.chip_running_mw",
+        "power of cores in use": "energy.busy_core_mw",
     }
-    unknown = [term for term, quantity in optional.items() if quantity is None]
+    known = {key for key, _ in profile.quantities()}
+    unknown = [term for term, key in optional.items() if key not in known]
     if unknown:
         lines.append(f"not known separately for {profile.title}: {', '.join(unknown)}")
     return tuple(lines)
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value

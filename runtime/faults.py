@@ -29,6 +29,7 @@ from lapilli.compiler.neurons import (
     Product,
     RateMax,
     Readout,
+    Relay,
     SigmaDelta,
     SignedIF,
     SoftResetIF,
@@ -138,6 +139,8 @@ def _proven(netlist: Netlist) -> Netlist:
             netlist = _halved(netlist, netlist[name])
             low, high = netlist.reach(name)
         proven = replace(netlist[name], state_low=low, state_high=high)
+        if isinstance(proven.neuron, Relay):
+            proven = replace(proven, neuron=Relay.of(*netlist.drive_bounds(name)))
         netlist = _with(netlist, proven, netlist.connections)
     netlist.verify()
     return netlist

@@ -23,6 +23,7 @@ from lapilli.compiler.neurons import (
     RateGate,
     RateMax,
     Readout,
+    Relay,
     SignedIF,
     SoftResetIF,
     Staircase,
@@ -103,6 +104,16 @@ def _staircase(engine: Engine, p: Population, drives: list[Activity]) -> Activit
         ranks = ranks.flip(0)
     ranks = ranks.reshape(-1, *(1,) * len(p.shape))
     return Activity((count > ranks).to(v.dtype), "train", count[:, 0])
+
+
+def _relay(engine: Engine, p: Population, drives: list[Activity]) -> Activity:
+    if engine.one_pass:  # at most one spike a window, as `Netlist.one_pass` has it
+        count = sum((drive.count for drive in drives[1:]), drives[0].count)
+        return Activity(count.unsqueeze(1), "first", count)
+    v = engine.over_time(p, drives)
+    if engine.record == "states":
+        engine.keep("states", p, v)
+    return Activity(v, "train", v.sum(1))
 
 
 def _or_gate(engine: Engine, p: Population, drives: list[Activity]) -> Activity:
@@ -268,6 +279,7 @@ KERNELS: dict[type[NeuronModel], Kernel] = {
     SoftResetIF: _soft_reset_if,
     SignedIF: _signed_if,
     MultiThreshold: _multi_threshold,
+    Relay: _relay,
     OrGate: _or_gate,
     RateMax: _rate_max,
     RateGate: _rate_gate,

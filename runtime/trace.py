@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lapilli.compiler.netlist import Netlist
-from lapilli.runtime.metrics import PopulationEvents
+from lapilli.runtime.metrics import ImageEvents, PopulationEvents
 
 Array = npt.NDArray[Any]
 Record = Literal["outputs", "counts", "spikes", "states"]
@@ -25,16 +25,16 @@ Progress = Callable[[int, int], None]
 class Trace:
     """One run over N images; keys are populations.
 
-    counts: (N, *shape) spikes summed over the window, payloads included (no readouts);
-    readouts: (N, *shape) the readouts' v after the last step; spikes, states: (N, steps, *shape)
-    spikes sent and v after each step, empty unless recorded; the steps of v begin at the
-    population's `Schedule.first`, those of its spikes at its `Schedule.sends`; events: exact
-    operation counts, empty where the backend does not count; input_clipped: input values that were
-    out of range and saturated; stopped: (N,) steps after which each image ended, if early stopping
-    was asked for: everything above is then of these steps, and zero beyond; silent: (N,) steps
-    after which no population sent anything any more, for networks that have to fall silent
-    (`Netlist.settling`), on the reference engine; names: of the outputs,
-    in their order, empty where a netlist was executed of which nobody knows them.
+    counts: (N, *shape) spikes summed over the window, payloads included (no readouts); readouts:
+    (N, *shape) the readouts' v after the last step; spikes, states: (N, steps, *shape) spikes sent
+    and v after each step, empty unless recorded; the steps of v begin at the population's
+    `Schedule.first`, those of its spikes at its `Schedule.sends`; events: exact operation counts,
+    empty where the backend does not count; image_events: the same for each image; input_clipped:
+    input values that were out of range and saturated; stopped: (N,) steps after which each image
+    ended, if early stopping was asked for: everything above is then of these steps, and zero
+    beyond; silent: (N,) steps after which no population sent anything any more, for networks that
+    have to fall silent (`Netlist.settling`), on the reference engine; names: of the outputs, in
+    their order, empty where a netlist was executed of which nobody knows them.
     """
 
     backend: str
@@ -48,6 +48,7 @@ class Trace:
     stopped: Array | None = None
     silent: Array | None = None
     names: tuple[str, ...] = ()
+    image_events: Mapping[str, ImageEvents] = field(default_factory=dict)
 
     def recorded(self, record: Record) -> Trace:
         """The trace as `record` would have left it, if it kept more than that."""

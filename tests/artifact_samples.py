@@ -20,6 +20,7 @@ from lapilli.compiler.linear import (
     Conv,
     ConvTransposed,
     Dense,
+    DensePart,
     Diagonal,
     Sparse,
     frozen,
@@ -32,6 +33,7 @@ from lapilli.compiler.neurons import (
     OrGate,
     Product,
     Readout,
+    Relay,
     SoftResetIF,
     Source,
     Window,
@@ -97,8 +99,8 @@ def sample_netlist(seed: int = 0) -> Netlist:
 
 
 def packed_netlist() -> Netlist:
-    """Counts below zero, a curve, a maximum, a product, an OR, and a count of 0 that stands for
-    something.
+    """Counts below zero, a curve, a maximum, a product, an OR, a relay that reads a part, and a
+    count of 0 that stands for something.
     """
     square = (4, 3, 3)
     one, zero = Diagonal(frozen(np.int8(1)), square, square), integers(0)
@@ -110,14 +112,18 @@ def packed_netlist() -> Netlist:
         "max": GradedMax(integers(3 + 3 * 8), 2, 3, -3, 4, "graded"),
         "gate": Product(integers(3), integers(3), integers(1), 3, -3, 1, 0, 6, "unary"),
         "or": OrGate(),
+        "part": Relay(integers(-300), integers(400), integers(-300), integers(400)),
         "out": Readout(zero, integers(1)),
     }
     populations = [_population(name, square, model, 0.5) for name, model in models.items()]
-    populations[-2] = dataclasses.replace(populations[-2], count_offset=frozen(-1.5))
+    populations[-3] = dataclasses.replace(populations[-3], count_offset=frozen(-1.5))
     edges = [("input", "signed", 0), ("signed", "curve", 1), ("signed", "max", 0)]
     edges += [("signed", "max", 3), ("max", "gate", 0), ("curve", "gate", 3)]
-    edges += [("gate", "or", 0), ("or", "out", 2), ("max", "out", 0)]
+    edges += [("gate", "or", 0), ("or", "out", 2), ("max", "out", 0), ("part", "out", 1)]
     connections = [Connection(a, b, one, e, 0, frozen(0.5)) for a, b, e in edges]
+    weight = frozen(np.arange(-90, 90).reshape(36, 5) % 23 - 11, np.int8)
+    some = DensePart(weight, square, square, 7)
+    connections.append(Connection("signed", "part", some, 0, 0, frozen(0.5)))
     return proven(Netlist(tuple(populations), tuple(connections), 8))
 
 

@@ -21,6 +21,7 @@ from lapilli.compiler.neurons import (
     RateGate,
     RateMax,
     Readout,
+    Relay,
     SigmaDelta,
     SignedIF,
     SoftResetIF,
@@ -97,6 +98,11 @@ def _lif(rng: np.random.Generator, size: int) -> LIF:
     return LIF(_parameters(rng, size)[0], bias, 100, 3)
 
 
+def _relay(rng: np.random.Generator, size: int) -> Relay:
+    low, high = -edges(rng, 0, TOP, size), edges(rng, 0, TOP, size)
+    return Relay(_integers(low), _integers(high), _integers(0), _integers(2**31 - 1))
+
+
 def _lava_delta(rng: np.random.Generator, size: int) -> LavaDelta:
     return LavaDelta(_integers(edges(rng, 0, 2**17, size)), 1 - 2**20, 2**20 - 1, 1, 2)
 
@@ -142,5 +148,6 @@ BUILDERS: dict[str, Callable[[np.random.Generator, int], NeuronModel]] = {
     "Product": _product,
     "Product changes": _product_changes,
     "Product unary": _product_unary,
+    "Relay": _relay,
 }
 """Name, of which the first word is the model -> the neurons; total over `MODELS`."""

@@ -62,6 +62,7 @@ TORCH_HOMES = [
     "lapilli.runtime.kernels",
     "lapilli.runtime.reference",
     "lapilli.runtime.staircases",
+    "lapilli.runtime.tally",
 ]
 FRONT_DOOR = "lapilli"
 THIRD_PARTY: dict[str, tuple[str, list[str]]] = {
@@ -92,6 +93,7 @@ THIRD_PARTY: dict[str, tuple[str, list[str]]] = {
     ),
     "PIL": ("pillow", [FRONT_DOOR]),
     "pydantic": ("pydantic", ["lapilli.compiler.training.recipe_file"]),
+    "pymetis": ("pymetis", ["lapilli.compiler.mapping.embedding"]),
     "rich": ("rich", [FRONT_DOOR]),
     "safetensors": (
         "safetensors",

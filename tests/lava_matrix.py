@@ -24,6 +24,7 @@ from lapilli.compiler.neurons import (
     RateGate,
     RateMax,
     Readout,
+    Relay,
     SigmaDelta,
     SignedIF,
     SoftResetIF,
@@ -66,6 +67,7 @@ def neurons(tag: str) -> dict[str, NeuronModel]:
         "Ladder up and down": Ladder(
             rungs, np.array([-1, 1, 1, -1, 1]), np.ones(SIZE), bias, initial, 0, 3, "changes"
         ),
+        "Relay": Relay(*[np.array(bound) for bound in (-1.5, 2.5, -9.0, 9.0)]),
     }
 
 

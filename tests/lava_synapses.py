@@ -16,6 +16,7 @@ from lapilli.compiler.linear import (
     Conv,
     ConvTransposed,
     Dense,
+    DensePart,
     Diagonal,
     LinearMap,
     Sparse,
@@ -68,6 +69,7 @@ def synapses() -> dict[str, tuple[LinearMap, int]]:
             0,
         ),
         "dense": (Dense(_weights(5, 120), SHAPE, (5,)), 2),
+        "part": (DensePart(_weights(4, 50), SHAPE, (4,), 30), 3),
         "sparse": (Sparse.from_matrix(sp.csr_matrix(matrix), SHAPE, (7,)), 1),
         "diagonal": (Diagonal(_weights(4, 1, 1), SHAPE, SHAPE), 3),
     }

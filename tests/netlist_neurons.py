@@ -59,6 +59,8 @@ Coding = Literal[
     "sorted or",
     "unary-last",
     "sorted or, last",
+    "relays",
+    "relays, unary",
 ]
 TIMINGS: dict[str, Timing] = {
     **dict.fromkeys(("rate", "hard", "signed", "multi", "lif"), "held"),
@@ -224,6 +226,8 @@ _MAKERS: dict[str, Callable[[np.random.Generator, Drive], NeuronModel]] = {
     "product": lambda rng, drive: _product(rng, drive, "graded"),
     "product, unary": lambda rng, drive: _product(rng, drive, "unary"),
     "product, changes": lambda rng, drive: _product(rng, drive, "changes"),
+    "relays": lambda rng, drive: Window(*_windowed(rng, drive), drive.levels, "graded"),
+    "relays, unary": lambda rng, drive: Window(*_windowed(rng, drive), drive.levels, "unary"),
     "sorted or": lambda rng, drive: Window(*_windowed(rng, drive), drive.levels, "unary"),
     "sorted or, last": lambda rng, drive: Window(
         *_windowed(rng, drive), drive.levels, "unary-last"

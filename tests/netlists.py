@@ -23,6 +23,7 @@ from lapilli.compiler.linear import (
     Conv,
     ConvTransposed,
     Dense,
+    DensePart,
     Diagonal,
     LinearMap,
     Shape,
@@ -30,7 +31,7 @@ from lapilli.compiler.linear import (
     frozen,
 )
 from lapilli.compiler.netlist import Connection, Netlist, Population
-from lapilli.compiler.neurons import NeuronModel, OrGate, Readout, SoftResetIF, Source
+from lapilli.compiler.neurons import NeuronModel, OrGate, Readout, Relay, SoftResetIF, Source
 from lapilli.compiler.numerics import Int64Array
 from lapilli.compiler.schedule import schedule
 
@@ -86,8 +87,8 @@ def random_netlist(
 ) -> Netlist:
     """Five populations besides the input, two of them with a residual sum, and two readouts.
 
-    Each of `forms` (up to five) is used for at least one connection. The few draws whose states do
-    not fit 24 bits are drawn again.
+    Each of `forms` (up to five, and the `DensePart`) is used for at least one connection. The few
+    draws whose states do not fit 24 bits are drawn again.
     """
     for _ in range(9):
         netlist = proven(_drawn(rng, coding, forms))
@@ -100,13 +101,14 @@ def random_netlist(
 def _drawn(rng: np.random.Generator, coding: Coding, forms: Sequence[type[LinearMap]]) -> Netlist:
     levels = int(rng.integers(2, 6))
     steps = {"graded": int(rng.integers(1, 4)), "unary": levels + int(rng.integers(2))}
-    whole = ("signed window", "curve", "graded max", "product")
+    whole = ("relays", "signed window", "curve", "graded max", "product")
     steps.update(dict.fromkeys(whole, steps["graded"]))
     ones = ("ladder", "curve, unary", "product, unary", "sorted or", "unary-last")
-    ones += ("sorted or, last",)
+    ones += ("sorted or, last", "relays, unary")
     steps.update(dict.fromkeys(ones, steps["unary"]))
     builder = _Builder(rng, coding, levels, steps.get(coding, 7))
-    order = [forms[i % len(forms)] for i in rng.permutation(max(len(forms), 5))][:5]
+    layers = [form for form in forms if form is not DensePart] or [DensePart]
+    order = [layers[i % len(layers)] for i in rng.permutation(max(len(layers), 5))][:5]
     for index, form in enumerate(order):
         sources = [builder.names[-1]]
         if index in (2, 4):  # a branch from far behind; one beside the main road
@@ -114,7 +116,7 @@ def _drawn(rng: np.random.Generator, coding: Coding, forms: Sequence[type[Linear
         builder.add(f"layer{index}.{form.__name__.lower()}", form, sources)
     *_, side, last = builder.names
     builder.read("head", [last])
-    builder.read("side", [last, side])
+    builder.read("side", [last, side], part=DensePart in forms)
     return builder.netlist()
 
 
@@ -133,7 +135,7 @@ class _Builder:
 
     @property
     def names(self) -> list[str]:
-        return [p.name for p in self.populations]
+        return [p.name for p in self.populations if not isinstance(p.neuron, Relay)]
 
     def netlist(self) -> Netlist:
         return Netlist(tuple(self.populations), tuple(self.connections), self.steps)
@@ -141,6 +143,9 @@ class _Builder:
     def add(self, name: str, form: type[LinearMap], sources: Sequence[str]) -> None:
         """A spiking population: its first source through `form`, others through what fits."""
         first = random_map(self.rng, form, self.netlist()[sources[0]].shape)
+        if self.coding.startswith("relays"):
+            first = self._relay(f"{name}.sum", first, sources[0])
+            sources = [f"{name}.sum", *sources[1:]]
         gate = self.coding.startswith("sorted or") and len(self.populations) % 2 == 0
         self._connect(name, first, sources, gate)
         if gate:
@@ -156,11 +161,21 @@ class _Builder:
         neuron = random_neuron(self.rng, self.coding, drive)
         self.populations[-1] = population(name, shape, neuron)
 
-    def read(self, name: str, sources: Sequence[str]) -> None:
-        """A readout."""
+    def _relay(self, name: str, m: LinearMap, source: str) -> LinearMap:
+        """A relay behind the map, of all inputs or of a part; the map to who reads it."""
+        part = self.coding == "relays, unary" and isinstance(m, Dense)
+        self.connections.append(connection(source, name, _part(m) if part else m))
+        self.populations.append(population(name, m.out_shape, SoftResetIF(*[integers(1)] * 3)))
+        relay = Relay.of(*self.netlist().drive_bounds(name))
+        self.populations[-1] = population(name, m.out_shape, relay)
+        return Diagonal(frozen(1, np.int8), m.out_shape, m.out_shape)
+
+    def read(self, name: str, sources: Sequence[str], part: bool = False) -> None:
+        """A readout, of all that its first source sends or of a part."""
         shape = (int(self.rng.integers(2, 5)),)
         source = self.netlist()[sources[0]].shape
-        self._connect(name, _dense(self.rng, source, shape), sources)
+        full = _dense(self.rng, source, shape)
+        self._connect(name, _part(full) if part else full, sources)
         bias, initial = self.rng.integers(-9, 10, (2, *shape))
         self.populations.append(population(name, shape, Readout(integers(bias), integers(initial))))
 
@@ -190,7 +205,7 @@ def random_map(rng: np.random.Generator, form: type[LinearMap], in_shape: Shape)
     if form is Diagonal:
         return _diagonal(rng, in_shape, in_shape)
     out_shape = (int(rng.integers(1, 4)) * 2, *(int(rng.integers(4, 7)) for _ in range(2)))
-    return {Dense: _dense, Sparse: _sparse}[form](rng, in_shape, out_shape)
+    return {Dense: _dense, DensePart: _dense_part, Sparse: _sparse}[form](rng, in_shape, out_shape)
 
 
 def _weights(rng: np.random.Generator, shape: Shape) -> Array:
@@ -253,6 +268,16 @@ def _diagonal(rng: np.random.Generator, in_shape: Shape, out_shape: Shape) -> Di
 def _dense(rng: np.random.Generator, in_shape: Shape, out_shape: Shape) -> Dense:
     sizes = int(np.prod(out_shape)), int(np.prod(in_shape))
     return Dense(_weights(rng, sizes), in_shape, out_shape)
+
+
+def _dense_part(rng: np.random.Generator, in_shape: Shape, out_shape: Shape) -> DensePart:
+    return _part(_dense(rng, in_shape, out_shape))
+
+
+def _part(m: LinearMap) -> DensePart:
+    """Without the first inputs, and the last: as many as the number of inputs says."""
+    first, last = m.in_size // 4, m.in_size - m.in_size // 5
+    return DensePart(frozen(m.weight[:, first:last]), m.in_shape, m.out_shape, first)
 
 
 def _sparse(rng: np.random.Generator, in_shape: Shape, out_shape: Shape) -> Sparse:

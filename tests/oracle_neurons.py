@@ -26,6 +26,7 @@ from lapilli.compiler.neurons import (
     RateGate,
     RateMax,
     Readout,
+    Relay,
     SigmaDelta,
     SignedIF,
     SoftResetIF,
@@ -192,6 +193,11 @@ def _or_gate(n: Neuron, drive: int, tau: int, steps: int) -> int:
     return int(drive > 0)
 
 
+def _relay(n: Neuron, drive: int, tau: int, steps: int) -> int:
+    n.kept["v"] = saturated(drive)
+    return n.v
+
+
 def _rate_max(n: Neuron, drive: int, tau: int, steps: int) -> int:
     n.kept["v"] = saturated(drive)
     spikes = [n.v // 2**k % 2 for k in range(n.model.inputs)]
@@ -269,6 +275,7 @@ STEPS: dict[type[NeuronModel], Callable[[Neuron, int, int, int], int]] = {
     RateGate: _rate_gate,
     GradedMax: _graded_max,
     Product: _product,
+    Relay: _relay,
     Readout: _readout,
     LIF: _lif,
     LavaDelta: _lava_delta,

@@ -18,6 +18,7 @@ from lapilli.compiler.linear import (
     Conv,
     ConvTransposed,
     Dense,
+    DensePart,
     Diagonal,
     LinearMap,
     Sparse,
@@ -37,9 +38,10 @@ def synapses(m: LinearMap) -> list[Synapse]:
         found = _conv_synapses(m)
     elif isinstance(m, ConvTransposed):
         found = _conv_transposed_synapses(m)
-    elif isinstance(m, Dense):
+    elif isinstance(m, (Dense, DensePart)):
         rows, columns = m.weight.shape
-        found = [(i, j, int(m.weight[i, j])) for i in range(rows) for j in range(columns)]
+        first = m.first if isinstance(m, DensePart) else 0
+        found = [(i, first + j, int(m.weight[i, j])) for i in range(rows) for j in range(columns)]
     elif isinstance(m, Diagonal):
         weights = np.broadcast_to(m.weight, m.in_shape).reshape(-1).tolist()
         found = [(i, i, weight) for i, weight in enumerate(weights)]

@@ -13,6 +13,7 @@ from lapilli.compiler.linear import (
     Conv,
     ConvTransposed,
     Dense,
+    DensePart,
     Diagonal,
     LinearMap,
     Shape,
@@ -60,6 +61,13 @@ def _dense(rng: np.random.Generator, in_shape: Shape) -> Dense:
     out_shape = _out_shape(rng)
     weight = weights(rng, (math.prod(out_shape), math.prod(in_shape)))
     return Dense(weight, in_shape, out_shape)
+
+
+def _dense_part(rng: np.random.Generator, in_shape: Shape) -> DensePart:
+    out_shape, size = _out_shape(rng), math.prod(in_shape)
+    first = int(rng.integers(size))
+    read = int(rng.integers(1, size - first + 1))
+    return DensePart(weights(rng, (math.prod(out_shape), read)), in_shape, out_shape, first)
 
 
 def _sparse(rng: np.random.Generator, in_shape: Shape) -> Sparse:
@@ -120,6 +128,7 @@ def _conv_transposed(rng: np.random.Generator, in_shape: Shape) -> ConvTranspose
 _MAKERS: dict[type[LinearMap], Callable[[np.random.Generator, Shape], LinearMap]] = {
     Diagonal: _diagonal,
     Dense: _dense,
+    DensePart: _dense_part,
     Conv: _conv,
     ConvTransposed: _conv_transposed,
     Sparse: _sparse,

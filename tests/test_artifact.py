@@ -12,7 +12,15 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from artifact_samples import PROVENANCE, forge, forge_hdf5, packed_sample, sample, sample_netlist
+from artifact_samples import (
+    PROVENANCE,
+    forge,
+    forge_hdf5,
+    packed_netlist,
+    packed_sample,
+    sample,
+    sample_netlist,
+)
 from hdf5_checksums import lookup3
 from netlist_neurons import Coding
 from netlists import ALL_CODINGS, CODINGS, random_netlist
@@ -82,7 +90,8 @@ def test_provenance_may_leave_out_what_is_optional(tmp_path: Path) -> None:
 
 
 def test_every_model_and_form_is_written_here() -> None:
-    assert {type(c.map) for c in sample_netlist().connections} == set(FORMS)
+    samples = (sample_netlist(), packed_netlist())
+    assert {type(c.map) for netlist in samples for c in netlist.connections} == set(FORMS)
     netlists = [random_netlist(np.random.default_rng(0), coding) for coding in ALL_CODINGS]
     assert {type(p.neuron) for netlist in netlists for p in netlist.populations} == set(MODELS)
 

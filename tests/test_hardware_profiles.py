@@ -34,6 +34,8 @@ SECTIONS = {
     "time": Time,
     "arithmetic": Arithmetic,
 }
+DEVICES = ("cmos45", "lava-stock", "loihi1", "loihi2", "netx", "unlimited")
+"""Chips and processors; tests/test_system_profiles.py has the systems."""
 UNITS_BY_SUFFIX = {"_pj": "pJ", "_mw": "mW", "_ns": "ns", "_us": "us", "_bits": "bit"}
 UNITS_BY_SUFFIX |= {"_steps": "step", "_tiles": "tile", "_compartments": "compartment"}
 
@@ -63,7 +65,11 @@ def refusal(given: str | Path) -> ProfileError:
 
 
 def test_the_built_in_profiles_exist() -> None:
-    assert names() == ("cmos45", "lava-stock", "loihi1", "loihi2", "netx", "unlimited")
+    assert names() == (
+        *("cmos45", "hala-point", "kapoho-bay", "kapoho-point", "lava-stock", "loihi1", "loihi2"),
+        *("nahuku32", "netx", "oheo-gulch", "pohoiki-springs", "unlimited"),
+    )
+    assert {n for n in names() if load(n).system is None} == set(DEVICES)
 
 
 @pytest.mark.parametrize("name", names())
@@ -80,7 +86,7 @@ def test_every_number_has_unit_source_and_confidence(name: str) -> None:
                 assert q.unit == unit, key
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", DEVICES)
 def test_loading_changes_nothing(name: str) -> None:
     profile, data = load(name), raw(name)
     found = {key: vars(q) for key, q in profile.quantities()}
@@ -119,6 +125,38 @@ def test_values_that_the_compiler_and_the_documentation_rely_on() -> None:
     assert delay is not None and (delay.value, delay.confidence) == (62, "recalled")
 
 
+def test_relays_need_graded_spikes() -> None:
+    relays = {n: load(n).features.relay_populations.value for n in DEVICES}
+    assert relays == {
+        **{"loihi1": False, "loihi2": True, "unlimited": True, "cmos45": True},
+        **{"lava-stock": False, "netx": False},
+    }
+    assert not [n for n in DEVICES if relays[n] and not load(n).features.graded_spikes.value]
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_mesh_has_a_place_for_every_core(name: str) -> None:
+    limits = load(name).limits
+    sides = (limits.mesh_width_tiles, limits.mesh_height_tiles, limits.cores_per_tile)
+    values = [side.value for side in sides if side is not None]
+    if name in ("cmos45", "lava-stock", "netx", "unlimited"):
+        assert (values, limits.cores_per_chip) == ([], None)
+    else:
+        assert values == [8, 4, 4]
+        assert limits.cores_per_chip is not None
+        assert 100 < limits.cores_per_chip.value <= 128
+
+
+def test_a_mesh_too_small_for_its_cores_is_refused(tmp_path: Path) -> None:
+    data = raw("loihi1")
+    put(data, "limits.cores_per_chip.value", 129)
+    error = refusal(write(tmp_path, data))
+    assert error.rule == "the mesh of a chip has a place for every core"
+    assert error.found == "8 x 4 tiles of 4 cores for 129 cores"
+    put(data, "limits.mesh_width_tiles", None)
+    assert load(write(tmp_path, data)).limits.mesh_width_tiles is None
+
+
 def test_a_profile_is_frozen() -> None:
     profile = load("loihi2")
     with pytest.raises(FrozenInstanceError):
@@ -126,12 +164,13 @@ def test_a_profile_is_frozen() -> None:
 
 
 def test_schema_and_dataclasses_agree() -> None:
-    assert SCHEMA["properties"].keys() == {"kind", "title", "calibrated", *SECTIONS}
+    device = SCHEMA["$defs"]["device"]["properties"]
+    assert device.keys() == {"kind", "title", "calibrated", *SECTIONS}
     for section, cls in SECTIONS.items():
-        rule = SCHEMA["properties"][section]
+        rule = SCHEMA["$defs"][section]
         keys = [f.name for f in fields(cls)]
         assert list(rule["properties"]) == keys
-        assert rule["required"] == keys
+        assert device[section]["required"] == keys
         hints = get_type_hints(cls)
         for key, reference in rule["properties"].items():
             inner = SCHEMA["$defs"][reference["$ref"].rpartition("/")[2]]
@@ -141,15 +180,17 @@ def test_schema_and_dataclasses_agree() -> None:
 
 def test_the_loader_knows_every_keyword_of_the_schema() -> None:
     known = {"const", "enum", "type", "pattern", "minimum", "maximum", "$ref"}
-    known |= {"properties", "required", "additionalProperties"}
+    known |= {"properties", "required", "additionalProperties", "if", "then", "else"}
 
     def keywords(rule: dict[str, Any]) -> set[str]:
-        inner = [keywords(r) for r in rule.get("properties", {}).values()]
+        branches = [rule[k] for k in ("if", "then", "else") if k in rule]
+        inner = [keywords(r) for r in (*branches, *rule.get("properties", {}).values())]
         return set(rule).union(*inner)
 
     notes = {"$schema", "$defs", "title", "description"}
     found = keywords(SCHEMA).union(*(keywords(r) for r in SCHEMA["$defs"].values()))
     assert found - notes == known
+    assert all(r.get("additionalProperties", False) is False for r in SCHEMA["$defs"].values())
 
 
 def test_confidence_factors_widen_with_doubt() -> None:
@@ -158,7 +199,7 @@ def test_confidence_factors_widen_with_doubt() -> None:
     assert all(t.meaning and t.reason for t in CONFIDENCES.values())
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", DEVICES)
 def test_every_key_is_needed(name: str, tmp_path: Path) -> None:
     data = raw(name)
     tried = 0
@@ -200,7 +241,7 @@ WRONG = [
     ("limits.neurons_per_core.value", 0, "the value is in range", "1..1000000000"),
     ("features.graded_spikes.value", 1, "the type is right", "boolean"),
     ("features.threshold_sharing.value", "core", "the value is one of a list", "population"),
-    ("kind", "analog", "the value is one of a list", "neuromorphic, processor"),
+    ("kind", "analog", "the value is one of a list", "neuromorphic, processor, system"),
     ("title", "", "the text is not empty", "a text"),
     ("calibrated", "yes", "the type is right", "boolean"),
     ("limits", None, "the type is right", "object"),
@@ -264,6 +305,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     ("given", "remedy"),
     [
         ("loihi", "Did you mean loihi2 or loihi1?"),
+        ("hala_point", "Did you mean hala-point or kapoho-point?"),
         ("Loihi1", "Did you mean loihi1 or loihi2?"),
         ("unlimitted", "Did you mean unlimited?"),
         ("truenorth", "Choose one of these."),

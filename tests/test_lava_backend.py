@@ -14,9 +14,17 @@ import pytest
 from netlist_neurons import Coding
 from netlists import ALL_CODINGS, CODINGS
 
-from lapilli.compiler.linear import FORMS, Dense, LinearMap, Sparse, frozen
+from lapilli.compiler.linear import FORMS, Dense, DensePart, LinearMap, Sparse, frozen
 from lapilli.compiler.netlist import Netlist
-from lapilli.compiler.neurons import MODELS, NeuronModel, Readout, SoftResetIF, Source, Window
+from lapilli.compiler.neurons import (
+    MODELS,
+    NeuronModel,
+    Readout,
+    Relay,
+    SoftResetIF,
+    Source,
+    Window,
+)
 from lapilli.compiler.numerics import Int64Array
 from lapilli.runtime.lava import runner
 from lapilli.runtime.trace import Trace
@@ -54,8 +62,9 @@ def test_every_model_meets_every_form() -> None:
         for c in netlist.connections:
             met.setdefault(type(netlist[c.target].neuron), set()).add(type(c.map))
     assert {*met, Source} == set(MODELS)
-    assert met.pop(Readout) == {Dense, Sparse}
-    assert all(forms == set(FORMS) for forms in met.values()), met
+    assert met.pop(Readout) == {Dense, DensePart, Sparse}
+    assert met.pop(Relay) == set(FORMS)
+    assert all(forms == set(FORMS) - {DensePart} for forms in met.values()), met
 
 
 @pytest.mark.parametrize(("coding", "seed"), MATRIX)

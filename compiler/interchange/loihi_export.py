@@ -11,32 +11,34 @@ import hashlib
 import importlib.metadata
 import inspect
 import json
-import math
 import os
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
 from lapilli.compiler.artifact import Artifact
-from lapilli.compiler.core_resources import (
-    is_shared,
-    neuron_values,
-    on_host,
-    own_axes,
-    sources_of,
-    synapse_words,
-    synapses,
-)
 from lapilli.compiler.linear import Array, LinearMap, Shape
 from lapilli.compiler.mapping import Core, CoreSlice, Placement
+from lapilli.compiler.mapping.fan_in import as_placed
+from lapilli.compiler.mapping.placement import pieces
+from lapilli.compiler.mapping.refusals import refuse
+from lapilli.compiler.mapping.regions import Box, Boxes, reshaped, slices
+from lapilli.compiler.mapping.resources import on_host, own_axes, values_of
+from lapilli.compiler.mapping.synapse_memory import (
+    is_native,
+    is_shared,
+    sources_of,
+    synapses,
+    words,
+)
 from lapilli.compiler.netlist import Connection, Netlist, Population
 from lapilli.compiler.neurons import STATE_BITS, NeuronModel, Source
 from lapilli.compiler.schedule import schedule
 from lapilli.compiler.sealed_file import write_whole
-from lapilli.compiler.storage import CLASS, Record, encode
+from lapilli.compiler.storage import CLASS, Record, digest, encode
 from lapilli.hardware_profiles import Profile
 
-FORMAT, FORMAT_VERSION = "lapilli-loihi", 2
+FORMAT, FORMAT_VERSION = "lapilli-loihi", 3
 NOTICE = (
     "Nothing of this was ever run on silicon. On a CPU, the network rebuilt from this file has the "
     "integers that were compiled, and gives the same spikes in Lava's simulation. Core limits and "
@@ -72,9 +74,31 @@ def text(document: Json) -> str:
 
 def configuration(artifact: Artifact, placement: Placement, profile: Profile) -> Json:
     """The document: plain values, as in `loihi_schema.json`. Raises NetlistError; see `write`."""
-    netlist = artifact.netlist
-    placement.verify(netlist, profile)
+    _check_is_of(artifact, placement, profile)
+    placement.verify(placement.netlist, profile)
     return _Writer(artifact, placement, profile).document()
+
+
+def _check_is_of(artifact: Artifact, placement: Placement, profile: Profile) -> None:
+    """Raise NetlistError unless the placement is one of this network, or of it with relays."""
+    if placement.netlist is artifact.netlist:
+        return
+    wanted = digest(encode(as_placed(artifact.netlist, profile)))
+    found = digest(encode(placement.netlist))
+    if found != wanted:
+        rule = "the placement is one of this network on this chip"
+        raise refuse("placement", rule, found, wanted, "Place this network on this chip.")
+
+
+class _Group(NamedTuple):
+    """Synapses of one connection in one memory of a core, by the connection's index.
+
+    boxes: the targets, in their population's shape: all of the core where rows of weights are
+    native; where synapses are kept in lists, every box has its own.
+    """
+
+    connection: int
+    boxes: Boxes
 
 
 @final
@@ -83,11 +107,12 @@ class _Writer:
 
     def __init__(self, artifact: Artifact, placement: Placement, profile: Profile):
         self._hash = artifact.hash
-        self._netlist, self._placement, self._profile = artifact.netlist, placement, profile
-        netlist = artifact.netlist
+        self._netlist, self._placement, self._profile = placement.netlist, placement, profile
+        netlist = self._netlist
         self._plan = schedule(netlist.populations, netlist.connections, netlist.steps)
         self._tensors: dict[str, Json] = {}
         record = encode(netlist)
+        self._placed_hash = digest(record)
         self._populations = _children(record, "populations")
         self._connections = _children(record, "connections")
 
@@ -100,7 +125,8 @@ class _Writer:
             "lapilli_version": importlib.metadata.version("lapilli"),
             "run_on_silicon": False,
             "notice": NOTICE,
-            "netlist_hash": self._hash,
+            "model_hash": self._hash,
+            "netlist_hash": self._placed_hash,
             "profile": {
                 "name": self._profile.name,
                 "title": self._profile.title,
@@ -191,12 +217,14 @@ class _Writer:
         netlist = self._netlist
         ours = [i for i, c in enumerate(netlist.connections) if c.source == p.name]
         host = [i for i in ours if on_host(netlist, netlist.connections[i], self._profile)]
-        targets = {netlist.connections[i].target for i in ours}
+        cores = {core.index for i in host for core, _ in self._at(netlist.connections[i].target)}
+        for core, axons in self._axons_in.items():
+            cores |= {core for axon in axons if axon["core"] is None}
         return {
             "population": p.name,
             "delivery": "drives" if host else "spikes",
             "connections": ours,
-            "cores": sorted({core.index for t in targets for core, _ in self._placement.of(t)}),
+            "cores": sorted(cores),
         }
 
     def _output(self, p: Population) -> Json:
@@ -205,27 +233,19 @@ class _Writer:
             "read": "v",
             "read_after_step": self._plan.first[p.name] + self._netlist.steps - 1,
             "every": self._plan.interval,
-            "ranges": [
-                {"core": core.index, "start": s.start, "stop": s.stop}
-                for core, s in self._placement.of(p.name)
-            ],
+            "slices": [{"core": core.index, "box": _edges(s.box)} for core, s in self._at(p.name)],
         }
 
     def _core(self, core: Core, connections: list[Json]) -> Json:
-        groups = [self._neuron_group(s) for s in core.slices]
-        into = [
-            (i, c, s)
-            for s in core.slices
-            for i, c in enumerate(self._netlist.connections)
-            if c.target == s.population and not on_host(self._netlist, c, self._profile)
-        ]
+        groups = self._synapse_groups[core.index]
         return {
             "index": core.index,
             "chip": core.chip,
-            "neuron_groups": groups,
-            "synapse_groups": [self._synapse_group(i, c, s, connections) for i, c, s in into],
-            "axons_in": [axon for i, c, s in into for axon in self._axons_in(i, c, s)],
-            "axons_out": self._axons_out(core),
+            "tile": list(core.tile) if core.tile else None,
+            "neuron_groups": [self._neuron_group(s) for s in core.slices],
+            "synapse_groups": [self._synapse_group(group, connections) for group in groups],
+            "axons_in": self._axons_in[core.index],
+            "axons_out": self._axons_out[core.index],
             "usage": vars(core.usage),
         }
 
@@ -236,86 +256,130 @@ class _Writer:
         settings, arrays = _parameters(record)
         return {
             "population": p.name,
-            "start": s.start,
-            "stop": s.stop,
+            "box": _edges(s.box),
             "program": type(p.neuron).__name__,
             "settings": settings,
             "arrays": {
-                name: compact(values, p.shape, s.start, s.stop, own_axes(p.neuron, name))
+                name: compact(values, p.shape, s.box, own_axes(p.neuron, name))
                 for name, values in arrays.items()
             },
         }
 
-    def _synapse_group(self, i: int, c: Connection, s: CoreSlice, connections: list[Json]) -> Json:
-        words, _ = synapse_words(c, s.start, s.stop, self._profile)
-        word_bits = self._profile.limits.memory_word_bits
-        synapse = connections[i]["synapse"]
+    @functools.cached_property
+    def _places(self) -> dict[str, list[tuple[Core, CoreSlice]]]:
+        """Where the neurons of each population are."""
+        found: dict[str, list[tuple[Core, CoreSlice]]] = {}
+        for core in self._placement.cores:
+            for s in core.slices:
+                found.setdefault(s.population, []).append((core, s))
+        return found
+
+    def _at(self, population: str) -> list[tuple[Core, CoreSlice]]:
+        return self._places.get(population, [])
+
+    @functools.cached_property
+    def _synapse_groups(self) -> dict[int, list[_Group]]:
+        """By core."""
+        native = is_native(self._profile)
         return {
-            "connection": i,
+            core.index: [
+                _Group(i, memory)
+                for name, boxes in pieces(core).items()
+                for memory in ([boxes] if native else [(box,) for box in boxes])
+                for i, c in enumerate(self._netlist.connections)
+                if c.target == name and not on_host(self._netlist, c, self._profile)
+            ]
+            for core in self._placement.cores
+        }
+
+    def _targets(self, group: _Group) -> Boxes:
+        """The targets of a group as outputs of its connection's map."""
+        c = self._netlist.connections[group.connection]
+        return reshaped(group.boxes, self._netlist[c.target].shape, c.map.out_shape)
+
+    def _synapse_group(self, group: _Group, connections: list[Json]) -> Json:
+        c, here = self._netlist.connections[group.connection], self._targets(group)
+        memory, _ = words(c, here, self._profile)
+        word_bits = self._profile.limits.memory_word_bits
+        synapse = connections[group.connection]["synapse"]
+        return {
+            "connection": group.connection,
             "source": c.source,
             "target": c.target,
-            "start": s.start,
-            "stop": s.stop,
+            "boxes": [_edges(box) for box in group.boxes],
             "kind": synapse["kind"],
-            "weights": connections[i]["weights"],
+            "weights": connections[group.connection]["weights"],
             "weight_bits": synapse["weight_bits"],
             "sign_mode": synapse["sign_mode"],
             "exponent": c.exponent,
             "delay": c.delay,
-            "synapses": synapses(c.map, s.start, s.stop),
-            "words": words if words else None,
-            "bits": words * word_bits.value if words and word_bits else None,
+            "synapses": synapses(c.map, here),
+            "words": memory if memory else None,
+            "bits": memory * word_bits.value if memory and word_bits else None,
         }
 
-    def _axons_in(self, i: int, c: Connection, s: CoreSlice) -> list[Json]:
-        """Where the spikes of one connection into a slice come from; null: from the input port."""
-        mask = sources_of(c.map, s.start, s.stop)
-        origins: list[tuple[int | None, int, int]] = [
-            (core.index, sent.start, sent.stop) for core, sent in self._placement.of(c.source)
-        ]
-        if isinstance(self._netlist[c.source].neuron, Source):
-            origins = [(None, 0, mask.size)]
+    @functools.cached_property
+    def _axons_in(self) -> dict[int, list[Json]]:
+        """By receiving core: for each of its synapse groups, the slices that send to it."""
+        return {
+            core: [axon for i, g in enumerate(groups) for axon in self._axons_into(i, g)]
+            for core, groups in self._synapse_groups.items()
+        }
+
+    def _axons_into(self, index: int, group: _Group) -> list[Json]:
+        """Where the spikes of one synapse group come from; core null: from the input port."""
+        c = self._netlist.connections[group.connection]
+        source = self._netlist[c.source]
+        mask = sources_of(c.map, self._targets(group)).reshape(source.shape)
+        origins: list[tuple[int | None, Box]] = [(d.index, s.box) for d, s in self._at(c.source)]
+        if isinstance(source.neuron, Source):
+            origins = [(None, tuple((0, size) for size in source.shape))]
         axons = []
-        for core, start, stop in origins:
-            reached = np.flatnonzero(mask[start:stop]) + start
-            if reached.size:
-                ends = {"start": int(reached[0]), "stop": int(reached[-1]) + 1}
-                axons.append({"connection": i, "core": core, **ends, "neurons": reached.size})
+        for core, box in origins:
+            reached = np.nonzero(mask[slices(box)])
+            if reached[0].size:
+                hull = [
+                    [low + int(axis.min()), low + int(axis.max()) + 1]
+                    for (low, _), axis in zip(box, reached, strict=True)
+                ]
+                ends = {"connection": group.connection, "core": core, "synapse_group": index}
+                axons.append({**ends, "box": hull, "neurons": int(reached[0].size)})
         return axons
 
-    def _axons_out(self, core: Core) -> list[Json]:
-        sent = self._sent.get(core.index, {})
-        return [sent[key] for key in sorted(sent)]
-
     @functools.cached_property
-    def _sent(self) -> dict[int, dict[tuple[int, int], Json]]:
-        """By sending core, then connection and receiving core: what arrives, seen from there."""
-        sent: dict[int, dict[tuple[int, int], Json]] = {}
-        for i, c in enumerate(self._netlist.connections):
-            if isinstance(self._netlist[c.source].neuron, Source):
-                continue
-            spikes = _spikes(self._netlist[c.source].neuron)
-            for core, s in self._placement.of(c.target):
-                for axon in self._axons_in(i, c, s):
-                    out = {**axon, "core": core.index, "delay": c.delay, "spikes": spikes}
-                    sent.setdefault(axon["core"], {})[i, core.index] = out
+    def _axons_out(self) -> dict[int, list[Json]]:
+        """By sending core: what arrives, seen from there; by connection, then receiving core."""
+        sent: dict[int, list[Json]] = {core.index: [] for core in self._placement.cores}
+        for receiver, axons in self._axons_in.items():
+            for axon in axons:
+                if axon["core"] is not None:
+                    c = self._netlist.connections[axon["connection"]]
+                    carried = {"delay": c.delay, "spikes": _spikes(self._netlist[c.source].neuron)}
+                    sent[axon["core"]].append({**axon, "core": receiver, **carried})
+        for axons in sent.values():
+            axons.sort(key=lambda a: (a["connection"], a["core"], a["synapse_group"], a["box"]))
         return sent
 
 
-def compact(values: Array, shape: Shape, start: int, stop: int, own: int = 0) -> Json:
-    """A parameter of the neurons start .. stop: once, once per channel that they touch, or each.
+def compact(values: Array, shape: Shape, box: Box, own: int = 0) -> Json:
+    """A parameter of the neurons in a box: once, once per channel (first axis) of it, or each.
 
     Values are nested lists: axes of the parameter's own first, then channels or neurons.
     """
-    here = neuron_values(values, shape, own)[..., start:stop]
-    if (here == here[..., :1]).all():
-        return {"per": "group", "values": here[..., 0].tolist()}
-    plane = math.prod(shape[1:])
-    channel = np.arange(start, stop) // plane - start // plane
-    first = np.unique(channel, return_index=True)[1]
-    if plane > 1 and (here == here[..., first][..., channel]).all():
-        return {"per": "channel", "values": here[..., first].tolist()}
-    return {"per": "neuron", "values": here.tolist()}
+    here = values_of(values, shape, own)[(..., *slices(box))]
+    leading, channels = here.shape[:own], here.shape[own]
+    by_channel = here.reshape(*leading, channels, -1)
+    first = by_channel[..., :1]
+    if (by_channel == first[..., :1, :]).all():
+        return {"per": "group", "values": first[..., 0, 0].tolist()}
+    if by_channel.shape[-1] > 1 and (by_channel == first).all():
+        return {"per": "channel", "values": first[..., 0].tolist()}
+    return {"per": "neuron", "values": here.reshape(*leading, -1).tolist()}
+
+
+def _edges(box: Box) -> list[list[int]]:
+    """A box as the file has it."""
+    return [list(axis) for axis in box]
 
 
 def _children(record: Any, name: str) -> list[Record]:

@@ -118,26 +118,32 @@ def _assembled(
     own, behind = wanted[: stated["own_axes"]], wanted[stated["own_axes"] :]
     if math.prod(own) * math.prod(shape) > soundness.MAX_NEURONS:
         raise refuse(where, "is not too large", wanted, f"{soundness.MAX_NEURONS} values")
-    full = np.zeros((*own, math.prod(shape)), np.int64)
-    held = np.zeros(math.prod(shape), np.int64)
-    plane = math.prod(shape[1:])
+    full = np.zeros((*own, *shape), np.int64)
+    held = np.zeros(shape, np.int64)
     for group in groups:
-        start, stop, stored = group["start"], group["stop"], group["arrays"][name]
-        values = _integers(stored["values"])
-        if stored["per"] == "group":
-            values = values[..., None]
-        elif stored["per"] == "channel":
-            values = values[..., np.arange(start, stop) // plane - start // plane]
-        full[..., start:stop] = values
-        held[start:stop] += 1
+        box, stored = _box(group["box"], shape, where), group["arrays"][name]
+        sizes = [high - low for low, high in box]
+        places = tuple(slice(low, high) for low, high in box)
+        kept = {"group": 0, "channel": 1, "neuron": len(sizes)}[stored["per"]]
+        broadcast = (*sizes[:kept], *(1,) * (len(sizes) - kept))
+        full[(..., *places)] = _integers(stored["values"]).reshape(*own, *broadcast)
+        held[places] += 1
     if (held != 1).any():
         raise refuse(where, "each neuron is on one core", int(held[held != 1][0]), 1)
-    full = full.reshape(*own, *shape)
     axes = (*own, *(1,) * (len(shape) - len(behind)), *behind)
     result = full[tuple(slice(None) if n > 1 else slice(0, 1) for n in axes)]
     if (np.broadcast_to(result, full.shape) != full).any():
         raise refuse(where, "is shared as it was compiled", "other values", f"shape {wanted}")
     return result.reshape(wanted)
+
+
+def _box(stored: Any, shape: tuple[int, ...], where: str) -> list[tuple[int, int]]:
+    """The edges of a box along each axis of the shape."""
+    box = [(low, high) for (low, high), _ in zip(stored, shape, strict=True)]
+    for (low, high), size in zip(box, shape, strict=True):
+        if type(low) is not int or type(high) is not int or not 0 <= low < high <= size:
+            raise refuse(where, "is of neurons of the population", stored, f"within {shape}")
+    return box
 
 
 def _connection(c: Json, weights: dict[str, Array]) -> Value:

@@ -62,6 +62,7 @@ REASONS: Final[Mapping[str, str]] = MappingProxyType(
         "Product": "it multiplies two counts: no node of NIR does",
         "OrGate": "it keeps no state: NIR's Threshold reads `>` and has no reset, and no tool that "
         "reads NIR runs it as a neuron",
+        "Relay": "it sends a sum as one spike: NIR's neurons send 0 or 1",
         "RateGate": "it compares running counts: no node of NIR keeps any",
         "RateMax": "it compares running counts: no node of NIR keeps any",
     }

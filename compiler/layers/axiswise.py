@@ -15,6 +15,7 @@ import scipy.sparse as sp
 
 from lapilli.compiler.compose import Affine
 from lapilli.compiler.ir import Node, Shape
+from lapilli.compiler.layers.onnx_reductions import onnx_reduction
 from lapilli.compiler.layers.rule import Call, LayerRule, Operand, axis_of
 from lapilli.compiler.layers.tensor_product import Matrix, tensor_product
 from lapilli.compiler.linear import Array
@@ -199,20 +200,6 @@ def _index_select(call: Call, *, input: Operand, dim: int, index: Any) -> Node:
     return axiswise(call, input, {axis: selection(np.asarray(index).reshape(-1) % size, size)})
 
 
-def _onnx_sum(
-    call: Call,
-    *,
-    input: Operand,
-    axes: Any = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Node | Operand:
-    if axes is None and noop_with_empty_axes:
-        return input
-    dims = None if axes is None else _numbers(axes)
-    return _sum(call, input=input, dim=dims, keepdim=bool(keepdims))
-
-
 def _numbers(values: Any) -> tuple[int, ...]:
     """(1, 2), ((1, 2),) and 1 are alike."""
     found = np.asarray(values, np.int64).reshape(-1)
@@ -277,4 +264,4 @@ INDEX_SELECT = LayerRule(
     methods={"index_select": _PICK},
     aten={"index_select": _PICK},
 )
-ONNX_SUM = LayerRule(build=_onnx_sum, onnx={"ReduceSum": ("input", "axes")})
+ONNX_SUM = LayerRule(build=onnx_reduction(_sum), onnx={"ReduceSum": ("input", "axes")})

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lapilli.compiler.ir import Node
+from lapilli.compiler.layers.onnx_reductions import onnx_reduction
 from lapilli.compiler.layers.onnx_windows import Numbers, numbers, padding
 from lapilli.compiler.layers.plane import PlaneNode, check_image, on_plane, per_axis
 from lapilli.compiler.layers.rule import Call, LayerRule, Operand, axis_of
@@ -156,20 +157,6 @@ def _global_max(call: Call, *, input: Operand) -> Node:
     return _over_axes(call, input=input, dim=tuple(range(2, len(input.shape) + 1)), keepdim=True)
 
 
-def _onnx_max(
-    call: Call,
-    *,
-    input: Operand,
-    axes: Any = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Node | Operand:
-    dims = () if axes is None else tuple(int(axis) for axis in axes)
-    if not dims and noop_with_empty_axes:
-        return input
-    return _over_axes(call, input=input, dim=dims, keepdim=bool(keepdims))
-
-
 def _refuse_indices(call: Call, return_indices: bool) -> None:
     if return_indices:
         raise call.refuse(
@@ -214,4 +201,4 @@ MAX_OVER_AXES = LayerRule(
 )
 ONNX_MAX_POOL = LayerRule(build=_onnx_max_pool, onnx={"MaxPool": ("input",)})
 GLOBAL_MAX_POOL = LayerRule(build=_global_max, onnx={"GlobalMaxPool": ("input",)})
-ONNX_MAX = LayerRule(build=_onnx_max, onnx={"ReduceMax": ("input", "axes")})
+ONNX_MAX = LayerRule(build=onnx_reduction(_over_axes), onnx={"ReduceMax": ("input", "axes")})

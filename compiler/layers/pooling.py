@@ -9,6 +9,7 @@ import numpy as np
 
 from lapilli.compiler.ir import Node
 from lapilli.compiler.layers.axiswise import axes_of, reduced
+from lapilli.compiler.layers.onnx_reductions import onnx_reduction
 from lapilli.compiler.layers.onnx_windows import Numbers, numbers, padding
 from lapilli.compiler.layers.plane import PlaneNode, check_image, on_plane, per_axis, weighted_sums
 from lapilli.compiler.layers.rule import Call, LayerRule, Operand
@@ -112,20 +113,6 @@ def _global_average(call: Call, *, input: Operand) -> Node:
     return _mean(call, input=input, dim=tuple(range(2, len(input.shape) + 1)), keepdim=True)
 
 
-def _onnx_mean(
-    call: Call,
-    *,
-    input: Operand,
-    axes: Any = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Node | Operand:
-    dims = () if axes is None else tuple(int(axis) for axis in axes)
-    if not dims and noop_with_empty_axes:
-        return input
-    return _mean(call, input=input, dim=dims, keepdim=bool(keepdims))
-
-
 _AVERAGE = (
     "kernel_size",
     "stride",
@@ -170,4 +157,4 @@ MEAN = LayerRule(
 )
 ONNX_AVERAGE_POOL = LayerRule(build=_onnx_average, onnx={"AveragePool": ("input",)})
 GLOBAL_AVERAGE_POOL = LayerRule(build=_global_average, onnx={"GlobalAveragePool": ("input",)})
-ONNX_MEAN = LayerRule(build=_onnx_mean, onnx={"ReduceMean": ("input", "axes")})
+ONNX_MEAN = LayerRule(build=onnx_reduction(_mean), onnx={"ReduceMean": ("input", "axes")})

@@ -7,6 +7,7 @@ total over FORMS say what is missing: `execute`, `soundness`, the Lava runtime, 
 from lapilli.compiler.linear.conv import Conv as Conv
 from lapilli.compiler.linear.conv_transposed import ConvTransposed as ConvTransposed
 from lapilli.compiler.linear.dense import Dense as Dense
+from lapilli.compiler.linear.dense_part import DensePart as DensePart
 from lapilli.compiler.linear.diagonal import Diagonal as Diagonal
 from lapilli.compiler.linear.diagonal import identity as identity
 from lapilli.compiler.linear.linear_map import Array as Array
@@ -17,5 +18,12 @@ from lapilli.compiler.linear.linear_map import frozen as frozen
 from lapilli.compiler.linear.linear_map import per_channel as per_channel
 from lapilli.compiler.linear.sparse import Sparse as Sparse
 
-FORMS: tuple[type[LinearMap], ...] = (Diagonal, Dense, Conv, ConvTransposed, Sparse)
+FORMS: tuple[type[LinearMap], ...] = (
+    Diagonal,
+    Dense,
+    DensePart,
+    Conv,
+    ConvTransposed,
+    Sparse,
+)
 """Every form; files, engines and tests are total over it."""

@@ -20,6 +20,7 @@ from lapilli.compiler.neurons.product import Product as Product
 from lapilli.compiler.neurons.rate_gate import RateGate as RateGate
 from lapilli.compiler.neurons.rate_max import RateMax as RateMax
 from lapilli.compiler.neurons.readout import Readout as Readout
+from lapilli.compiler.neurons.relay import Relay as Relay
 from lapilli.compiler.neurons.sending import AnySending as AnySending
 from lapilli.compiler.neurons.sending import Sending as Sending
 from lapilli.compiler.neurons.sigma_delta import SigmaDelta as SigmaDelta
@@ -45,6 +46,7 @@ MODELS: tuple[type[NeuronModel], ...] = (
     GradedMax,
     Product,
     SigmaDelta,
+    Relay,
     Readout,
     LIF,
     LavaDelta,

@@ -100,6 +100,11 @@ class NeuronModel(ABC):
     def window_total(self, steps: int) -> tuple[int, int]:
         """Bounds of the spikes summed over any start of a window."""
 
+    def spike_bounds(self, shape: Shape, steps: int) -> tuple[Interval, Interval]:
+        """`payload` and `window_total`: of all neurons, (), or of each, (neurons,) in C order."""
+        payload, total = self.payload(), self.window_total(steps)
+        return Interval(*map(integers, payload)), Interval(*map(integers, total))
+
     def quantised(self, total: Int64Array, steps: int) -> Int64Array:
         """What the unit of the quantised ANN makes of a whole window's drive: count, or readout.
 

@@ -2,8 +2,7 @@
 
 Source: Xu et al., CVPR 2023 (KDSNN). The student is the recipe's network with integrate-and-fire
 layers in the place of its activations; its artifact computes in integers what was trained. Average
-pooling or strides, no max pooling, belong in a student: the maximum of the spikes of a step is not
-the maximum of rates.
+pooling or strides, no max pooling, belong in a student (`pools_of_spikes`).
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from lapilli.compiler.training.checkpoint import run_digest
 from lapilli.compiler.training.feature_taps import check_names, tapped
 from lapilli.compiler.training.objectives import OBJECTIVES
 from lapilli.compiler.training.plan import Plan, Stage, evaluated
+from lapilli.compiler.training.pools_of_spikes import check_pools
 from lapilli.compiler.training.quantised import PositiveThresholds, calibrated_tops
 from lapilli.compiler.training.recipe import MOST, Recipe
 from lapilli.compiler.training.spiking_layers import IF
@@ -227,6 +227,7 @@ def plan_distilled(network: nn.Module, recipe: Recipe, images: Tensor, teacher: 
     """Spikes, after staircases if there are any. teacher: what the options name, with weights."""
     options: Distilled = recipe.options
     student = student_of(network, options, images)
+    check_pools(student, images)
     with torch.no_grad():
         _check_outputs(student, teacher, images[:2], options.alpha, recipe.loss)
     frozen = Teacher(teacher, tuple(mine for mine, _ in options.features), images)

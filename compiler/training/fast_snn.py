@@ -9,7 +9,7 @@ changes. Source: Hu et al., TPAMI 2023 (arXiv 2305.19868), section on layer-wise
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -22,6 +22,7 @@ from lapilli.compiler.passes.options import check_count, check_flag, check_range
 from lapilli.compiler.training.lm_ht import quantised_network
 from lapilli.compiler.training.objectives import Supervised, of_a_class
 from lapilli.compiler.training.plan import Plan, Stage, evaluated
+from lapilli.compiler.training.pools_of_spikes import check_pools
 from lapilli.compiler.training.qcfs import QCFS
 from lapilli.compiler.training.quantised import (
     Quantised,
@@ -122,6 +123,7 @@ class TunedNetwork(nn.Module):
             return SignedIF(how.levels, own[place].threshold.detach())
 
         made = SpikingNetwork(substituted(network, layer, images.numpy()), how.levels)
+        check_pools(made, images)
         quantisers = parametrised(made, how, images)
         set_weight_bits(quantisers, how.weight_bits, how.first_last_bits)
         return made
@@ -315,7 +317,7 @@ def _then(stage: Stage, more: Callable[[], None]) -> Stage:
         stage.end()
         more()
 
-    return Stage(stage.name, stage.objective, stage.epochs, stage.rate, stage.begin, end)
+    return replace(stage, end=end)
 
 
 def _first(stage: Stage, more: Callable[[], None]) -> Stage:
@@ -323,4 +325,4 @@ def _first(stage: Stage, more: Callable[[], None]) -> Stage:
         more()
         stage.begin()
 
-    return Stage(stage.name, stage.objective, stage.epochs, stage.rate, begin, stage.end)
+    return replace(stage, begin=begin)

@@ -27,6 +27,7 @@ from lapilli.compiler.passes.options import (
 )
 from lapilli.compiler.training.objectives import Supervised
 from lapilli.compiler.training.plan import Plan, Stage, evaluated
+from lapilli.compiler.training.pools_of_spikes import check_pools
 from lapilli.compiler.training.qcfs import QCFS
 from lapilli.compiler.training.quantised import PositiveThresholds, calibrated_tops
 from lapilli.compiler.training.recipe import Recipe
@@ -169,6 +170,7 @@ def plan_lm_ht(network: nn.Module, recipe: Recipe, images: Tensor) -> Plan:
     """One stage: the loss of the outputs' mean over the steps."""
     options: LmHt = recipe.options
     spiking = lm_ht_network(network, options, images)
+    check_pools(spiking, images)
     loss = Supervised(spiking, recipe.loss, recipe.training.smoothing)
     objective = PositiveThresholds(loss, list(spiking.layers().values()))
     return Plan(

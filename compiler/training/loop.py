@@ -129,6 +129,7 @@ class _Runner:
         resumed = self.fabric.broadcast(resumed)  # the file is the first process's, on its host
         if resumed is not None:
             self.place = _Place(**resumed["place"])
+            self.fabric.strategy.precision.load_state_dict(resumed["precision"])
             self._load(resumed)
         while self.place.stage < len(self.plan.stages):
             stage = self.plan.stages[self.place.stage]
@@ -143,8 +144,7 @@ class _Runner:
         moments = None if resumed is None else resumed["optimiser"]
         if resumed is not None and moments is not None:  # what begin changed has been trained since
             self._load(resumed)
-        trained = [p for p in stage.objective.parameters() if p.requires_grad]
-        optimiser = optimiser_of(self.training, trained, stage.rate)
+        optimiser = optimiser_of(self.training, stage)
         if any(p.ndim == 4 for p in stage.objective.parameters()):  # is faster
             stage.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         objective, wrapped = self.fabric.setup(stage.objective, optimiser)
@@ -248,6 +248,7 @@ class _Runner:
             "place": self.place.__dict__,
             "model": self.plan.model.state_dict(),
             "optimiser": None if optimiser is None else optimiser.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),  # the scale of the loss
         }
         checkpoint.write(Path(self.file), self.run_id, state)
 

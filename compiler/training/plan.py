@@ -23,10 +23,11 @@ class Stage:
 
     objective: forward(x (N, ...), y (N, ...)) -> loss (), the mean over the batch; its parameters
     that need a gradient are trained. The loop calls train() on it: what must stay in evaluation
-    mode, a teacher for example, overrides that. rate: factor of the recipe's. begin: called before
-    the first batch, and again where a run is resumed in this stage, before its state is read: it
-    sets what no tensor says (bits, which parameters need gradients), and tensors if it likes, but
-    adds and removes none. end: after the last batch.
+    mode, a teacher for example, overrides that. rate: factor of the recipe's; weight_decay: instead
+    of the recipe's, None for that one. begin: called before the first batch, and again where a run
+    is resumed in this stage, before its state is read: it sets what no tensor says (bits, which
+    parameters need gradients), and tensors if it likes, but adds and removes none. end: after the
+    last batch.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Stage:
     rate: float = 1.0
     begin: Callable[[], None] = field(default=_nothing)
     end: Callable[[], None] = field(default=_nothing)
+    weight_decay: float | None = None
 
 
 @final

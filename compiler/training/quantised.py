@@ -57,7 +57,8 @@ class Quantised:
     or sums of powers of two; weight_clip: where these are cut, at first, in standard deviations.
     progressive: bits of the stages before the one with these levels and bits, as 32 -> 4 -> 3:
     activations of 2**bits - 1 levels, weights of so many bits but no fewer than weight_bits;
-    progressive_epochs: of each of them, training.epochs where empty. threshold: the start;
+    progressive_epochs, progressive_weight_decay: of each of them, those of `training` where empty;
+    threshold: the start;
     "calibrated": of least squared rounding error on the calibration images; a network with QCFS
     layers brings its own. per_channel: a threshold for each channel; learn: are they trained?
     method: how the network is compiled; settings: that method's other options.
@@ -72,6 +73,7 @@ class Quantised:
     first_last_bits: int = 8
     progressive: tuple[int, ...] = ()
     progressive_epochs: tuple[int, ...] = ()
+    progressive_weight_decay: tuple[float, ...] = ()
     threshold: float | Literal["calibrated"] = "calibrated"
     per_channel: bool = False
     learn: bool = True
@@ -89,20 +91,26 @@ class Quantised:
                 check_count("quantised.progressive", bits, 1, 16)
         for epochs in self.progressive_epochs:
             check_count("quantised.progressive_epochs", epochs, 1, MOST)
-        if self.progressive_epochs and len(self.progressive_epochs) != len(self.progressive):
-            raise InputError(
-                "option quantised.progressive_epochs",
-                "every stage has its epochs",
-                found=f"{len(self.progressive_epochs)} numbers",
-                allowed=f"{len(self.progressive)}, or none",
-                remedy="Give as many as quantised.progressive has stages.",
-            )
+        for decay in self.progressive_weight_decay:
+            check_range("quantised.progressive_weight_decay", decay, 0, 1)
+        self._check_as_many("progressive_epochs", len(self.progressive_epochs))
+        self._check_as_many("progressive_weight_decay", len(self.progressive_weight_decay))
         if self.threshold != "calibrated":
             check_range("quantised.threshold", self.threshold, 1e-6, 1e6)
         check_flag("quantised.per_channel", self.per_channel)
         check_flag("quantised.learn", self.learn)
         check_choice("quantised.method", self.method, METHODS_OF_LEVELS)
         self.chosen()
+
+    def _check_as_many(self, option: str, given: int) -> None:
+        if given and given != len(self.progressive):
+            raise InputError(
+                f"option quantised.{option}",
+                "every stage before the last one has its own",
+                found=f"{given} numbers",
+                allowed=f"{len(self.progressive)}, or none",
+                remedy="Give as many as quantised.progressive has stages.",
+            )
 
     def chosen(self) -> object:
         """The method's options. Raises InputError for settings that it does not have."""
@@ -118,14 +126,17 @@ class Quantised:
             )
         return method(levels=self.levels, **self.settings)
 
-    def stages(self, epochs: int) -> list[tuple[str, int, int, int]]:
-        """(name, levels, weight bits, epochs) of every stage; epochs: of the last one."""
-        each = self.progressive_epochs or (epochs,) * len(self.progressive)
-        found = []
-        for bits, some in zip(self.progressive, each, strict=True):
+    def stages(self, epochs: int) -> list[tuple[str, int, int, int, float | None]]:
+        """(name, levels, weight bits, epochs, weight decay) of every stage, as `Stage` has them;
+        epochs: of the last one."""
+        count = len(self.progressive)
+        each = self.progressive_epochs or (epochs,) * count
+        decays = self.progressive_weight_decay or (None,) * count
+        found: list[tuple[str, int, int, int, float | None]] = []
+        for bits, some, decay in zip(self.progressive, each, decays, strict=True):
             levels = SMOOTH if bits == FLOAT else 2**bits - 1
-            found.append((f"{bits} bits", levels, self._rounded(bits), some))
-        return [*found, (f"{self.levels} levels", self.levels, self.weight_bits, epochs)]
+            found.append((f"{bits} bits", levels, self._rounded(bits), some, decay))
+        return [*found, (f"{self.levels} levels", self.levels, self.weight_bits, epochs, None)]
 
     def _rounded(self, bits: int) -> int:
         """Weight bits of a stage of so many: the nearest that the grid knows."""
@@ -182,8 +193,9 @@ class QuantisedNetwork:
                 *(name, objective, some),
                 begin=partial(self.set_precision, levels, bits),
                 end=objective.lift,
+                weight_decay=decay,
             )
-            for name, levels, bits, some in self.options.stages(epochs)
+            for name, levels, bits, some, decay in self.options.stages(epochs)
         )
 
     def set_precision(self, levels: int, bits: int) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
-from torch import nn
 
+from lapilli.compiler.training.plan import Stage
 from lapilli.compiler.training.recipe import Training
+from lapilli.compiler.training.spiking_layers import SpikingLayer
 
 
 def learning_rate(training: Training, done: float) -> float:
@@ -27,16 +27,22 @@ def learning_rate(training: Training, done: float) -> float:
     return training.rate
 
 
-def optimiser_of(
-    training: Training, parameters: Sequence[nn.Parameter], rate: float
-) -> torch.optim.Optimizer:
-    """Weights decay; biases, normalisations and thresholds, which have one axis, do not."""
+def optimiser_of(training: Training, stage: Stage) -> torch.optim.Optimizer:
+    """Of what the stage trains. Weights decay; biases, normalisations, thresholds and leaks, which
+    have one axis, do not, nor what else is a spiking layer's own: a matrix that mixes steps would
+    decay to their mean."""
+    layers = (m for m in stage.objective.modules() if isinstance(m, SpikingLayer))
+    own = {id(p) for layer in layers for p in layer.parameters()}
+    trained = [p for p in stage.objective.parameters() if p.requires_grad]
+    decaying = [p for p in trained if p.ndim > 1 and id(p) not in own]
+    others = [p for p in trained if p.ndim <= 1 or id(p) in own]
+    decay = training.weight_decay if stage.weight_decay is None else stage.weight_decay
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": decaying, "weight_decay": decay},
+        {"params": others, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    start = training.rate * rate
+    start = training.rate * stage.rate
     if training.optimiser == "sgd":
         nesterov = training.momentum > 0
         return torch.optim.SGD(groups, lr=start, momentum=training.momentum, nesterov=nesterov)

@@ -71,7 +71,9 @@ class SpikingNetwork(nn.Module):
     def method(self) -> Rate | FastSNN | LMHT:
         """The conversion under which a netlist computes what was trained.
 
-        Thresholds, leaks and mixed steps are the layers' own. Raises InputError for layers of
+        Thresholds, leaks and mixed steps are the layers' own. Max pools of spikes are compiled as
+        those of counts, which is something else where there are several steps: the kinds of recipes
+        refuse them (`pools_of_spikes.check_pools`). Raises InputError for layers of
         several kinds, or with differing resets or starts of IF.
         """
         found = self.layers()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lapilli.runtime.lava.processes import RateGate as RateGate
     from lapilli.runtime.lava.processes import RateMax as RateMax
     from lapilli.runtime.lava.processes import Readout as Readout
+    from lapilli.runtime.lava.processes import Relay as Relay
     from lapilli.runtime.lava.processes import SigmaDelta as SigmaDelta
     from lapilli.runtime.lava.processes import SignedIF as SignedIF
     from lapilli.runtime.lava.processes import SoftResetIF as SoftResetIF
@@ -47,6 +48,7 @@ PROCESSES = (
     "RateGate",
     "RateMax",
     "Readout",
+    "Relay",
     "SigmaDelta",
     "SignedIF",
     "SoftResetIF",

@@ -18,6 +18,7 @@ from lapilli.compiler.linear import (
     Conv,
     ConvTransposed,
     Dense,
+    DensePart,
     Diagonal,
     LinearMap,
     Sparse,
@@ -161,6 +162,7 @@ _FORMS: dict[type[LinearMap], Callable[[Any, _Result], _Apply]] = {
     Conv: _Convolution,
     ConvTransposed: _batched,
     Dense: _batched,
+    DensePart: _batched,
     Diagonal: _batched,
     Sparse: _sparse,
 }

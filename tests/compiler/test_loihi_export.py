@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,15 @@ import pytest
 from chips import chip
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from netlists import ALL_CODINGS, CODINGS, Coding, proven, random_netlist
+from netlists import ALL_CODINGS, Coding, proven, random_netlist
+from random_boxes import random_tiling
 
 from lapilli.compiler.artifact import Artifact, Provenance
-from lapilli.compiler.core_resources import neuron_values
 from lapilli.compiler.errors import ArtifactError, BackendError, InputError, NetlistError
 from lapilli.compiler.interchange import loihi_export, loihi_import
 from lapilli.compiler.linear import FORMS, Dense, frozen
 from lapilli.compiler.mapping import place
+from lapilli.compiler.mapping.resources import values_of
 from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.neurons import MODELS, Source
 from lapilli.compiler.schedule import schedule
@@ -43,7 +43,8 @@ SEVERAL = chip(neurons_per_core=45, cores_per_chip=4)
 def exported(netlist: Netlist, profile: Profile = SEVERAL) -> Any:
     """The document as it comes out of the file."""
     artifact = Artifact(netlist, PROVENANCE)
-    made = loihi_export.configuration(artifact, place(netlist, profile), profile)
+    placement = place(netlist, profile, effort=0)
+    made = loihi_export.configuration(artifact, placement, profile)
     return json.loads(loihi_export.text(made))
 
 
@@ -105,84 +106,25 @@ def test_a_parameter_of_any_shape_is_kept(data: st.DataObject) -> None:
     wanted = (*own, *inner[data.draw(st.integers(0, len(shape))) :])
     rng = np.random.default_rng(data.draw(SEEDS))
     values = rng.integers(0, data.draw(st.sampled_from([1, 2, 1000])), wanted)
-    size = int(np.prod(shape))
-    cuts = sorted({0, size, *data.draw(st.lists(st.integers(0, size), max_size=4))})
     groups = [
         {
-            "start": a,
-            "stop": b,
-            "arrays": {"p": loihi_export.compact(values, shape, a, b, len(own))},
+            "box": [list(axis) for axis in box],
+            "arrays": {"p": loihi_export.compact(values, shape, box, len(own))},
         }
-        for a, b in pairwise(cuts)
+        for box in random_tiling(rng, shape)
     ]
     stated = {"shape": list(wanted), "own_axes": len(own)}
     found = loihi_import._assembled(groups, "p", shape, stated, "here")
     check_equal(found, np.asarray(values, np.int64))
-    full = neuron_values(values, shape, len(own))
+    full = values_of(values, shape, len(own))
     for group in groups:
-        stored = np.array(group["arrays"]["p"]["values"])
-        here = full[..., group["start"] : group["stop"]]
-        if group["arrays"]["p"]["per"] == "group":
-            assert (here == stored[..., None]).all()
-        else:
-            assert stored.shape[-1] <= here.shape[-1]
-
-
-@pytest.mark.parametrize("coding", [*CODINGS, "train"])
-def test_what_a_core_says_fits_what_the_others_say(coding: Coding) -> None:
-    netlist = sample(1, coding)
-    document = exported(netlist)
-    cores = document["cores"]
-    assert len(cores) > 3
-    arriving = {
-        (
-            axon["core"],
-            core["index"],
-            axon["connection"],
-            axon["start"],
-            axon["stop"],
-            axon["neurons"],
-        )
-        for core in cores
-        for axon in core["axons_in"]
-        if axon["core"] is not None
-    }
-    leaving = {
-        (
-            core["index"],
-            axon["core"],
-            axon["connection"],
-            axon["start"],
-            axon["stop"],
-            axon["neurons"],
-        )
-        for core in cores
-        for axon in core["axons_out"]
-    }
-    assert arriving == leaving
-    assert arriving
-    for core in cores:
-        usage = core["usage"]
-        assert usage["output_axons"] == sum(axon["neurons"] for axon in core["axons_out"])
-        assert usage["synapse_words"] == sum(g["words"] for g in core["synapse_groups"])
-        assert usage["neuron_groups"] == len(core["neuron_groups"])
-        for group in core["synapse_groups"]:
-            connection = document["connections"][group["connection"]]
-            assert group["bits"] == 64 * group["words"]
-            for key in ("source", "target", "exponent", "delay", "weights"):
-                assert group[key] == connection[key]
-            for key in ("kind", "weight_bits", "sign_mode"):
-                assert group[key] == connection["synapse"][key]
-    for index, connection in enumerate(netlist.connections):
-        groups = [g for core in cores for g in core["synapse_groups"] if g["connection"] == index]
-        ranges = [(g["start"], g["stop"]) for g in groups]
-        size = netlist[connection.target].size
-        assert [0, *(stop for _, stop in ranges)] == [*(start for start, _ in ranges), size]
-        if not isinstance(connection.map, Dense):
-            ones = connection.map.with_weight(np.ones_like(connection.map.weight))
-            assert sum(g["synapses"] for g in groups) == ones.synapses
-        axons = [a for core in cores for a in core["axons_in"] if a["connection"] == index]
-        assert all(a["start"] + a["neurons"] <= a["stop"] for a in axons)
+        here = full[(..., *(slice(low, high) for low, high in group["box"]))]
+        kept = here.reshape(*own, len(here) if not own else here.shape[len(own)], -1)
+        shared = [(kept == kept[..., :1, :1]).all(), (kept == kept[..., :1]).all()]
+        wanted = "group" if shared[0] else "channel" if shared[1] else "neuron"
+        if kept.shape[-1] == 1 and wanted == "channel":
+            wanted = "neuron"
+        assert group["arrays"]["p"]["per"] == wanted
 
 
 @pytest.mark.parametrize("coding", ALL_CODINGS)
@@ -204,46 +146,6 @@ def test_times_are_those_of_the_schedule(coding: Coding) -> None:
     first = document["outputs"][0]
     assert first["read_after_step"] == plan.first[first["population"]] + netlist.steps - 1
     assert max(o["read_after_step"] for o in document["outputs"]) == plan.latency - 1
-
-
-def test_ports_reach_the_right_cores() -> None:
-    netlist = sample(1)
-    document = exported(netlist)
-    (port,) = document["inputs"]
-    fed = {
-        core["index"] for core in document["cores"] for a in core["axons_in"] if a["core"] is None
-    }
-    assert port["population"] == netlist.input.name
-    assert port["delivery"] == "spikes"
-    assert set(port["cores"]) == fed
-    assert port["connections"] == [
-        i for i, c in enumerate(netlist.connections) if c.source == netlist.input.name
-    ]
-    assert [o["population"] for o in document["outputs"]] == [p.name for p in netlist.outputs]
-    for output in document["outputs"]:
-        held = [
-            {"core": core["index"], "start": g["start"], "stop": g["stop"]}
-            for core in document["cores"]
-            for g in core["neuron_groups"]
-            if g["population"] == output["population"]
-        ]
-        assert output["ranges"] == held
-
-
-def test_the_host_computes_what_binary_spikes_cannot_carry() -> None:
-    netlist = sample(0, "rate")
-    profile = chip("loihi1", neurons_per_core=60)
-    document = exported(netlist, profile)
-    VALIDATOR.validate(document)
-    (port,) = document["inputs"]
-    assert port["delivery"] == "drives"
-    for index, c in enumerate(document["connections"]):
-        analog = c["source"] == netlist.input.name
-        assert c["computed_by"] == ("host" if analog else "cores")
-        held = any(g["connection"] == index for d in document["cores"] for g in d["synapse_groups"])
-        assert held != analog
-    assert not any(a["core"] is None for core in document["cores"] for a in core["axons_in"])
-    check_equal(encode(loihi_import.rebuild(document)), encode(netlist))
 
 
 def test_nothing_is_said_to_have_run_on_silicon() -> None:
@@ -388,7 +290,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(
 
 def test_a_placement_of_another_network_is_refused(tmp_path: Path) -> None:
     artifact = Artifact(sample(1), PROVENANCE)
-    with pytest.raises(NetlistError, match="each neuron is on one core"):
+    with pytest.raises(NetlistError, match="one of this network on this chip"):
         loihi_export.write(tmp_path / "a.json", artifact, place(sample(2), SEVERAL), SEVERAL)
 
 
@@ -434,7 +336,7 @@ DOCUMENT = exported(NETLIST, chip(neurons_per_core=150))
     ("edit", "rule"),
     [
         ({"format": "other"}, "is of this format"),
-        ({"format_version": 1}, "is of this format"),
+        ({"format_version": 2}, "is of this format"),
         ({"netlist_hash": "0" * 64}, "holds the network of its hash"),
         ({"cores": DOCUMENT["cores"][1:]}, "each neuron is on one core"),
         ({"cores": [*DOCUMENT["cores"], DOCUMENT["cores"][0]]}, "each neuron is on one core"),

@@ -34,6 +34,7 @@ from lapilli.compiler.neurons import (
     RateGate,
     RateMax,
     Readout,
+    Relay,
     SigmaDelta,
     SignedIF,
     SoftResetIF,
@@ -127,6 +128,9 @@ BUILDERS: dict[str, Callable[[np.random.Generator], NeuronModel]] = {
     ),
     "SigmaDelta below zero": lambda rng: SigmaDelta(
         drawn(rng, 1, 60), drawn(rng, -30, 30), drawn(rng, 0, 60), -1, -5
+    ),
+    "Relay": lambda rng: Relay(
+        drawn(rng, -400, -300), drawn(rng, 300, 400), drawn(rng, -3000, -2000), integers(3000)
     ),
     "OrGate": lambda rng: OrGate(),
     "RateMax": lambda rng: RateMax(3),
@@ -228,7 +232,7 @@ def test_reach_bounds_every_drive_and_is_met(name: str, seed: int) -> None:
     lowest, highest = found.min(axis=(0, 1)), found.max(axis=(0, 1))
     assert (np.broadcast_to(reach.low, SHAPE) <= lowest).all()
     assert (highest <= np.broadcast_to(reach.high, SHAPE)).all()
-    if isinstance(model, OrGate):
+    if isinstance(model, (OrGate, Relay)):
         assert (lowest == low).all()
         assert (highest == high).all()
     if isinstance(model, Product):  # whose product is never beyond the bounds of both fields
@@ -385,8 +389,8 @@ def test_i5_7_half_a_threshold_rounds_and_halves_the_error() -> None:
 
 
 LOSING = {"HardResetIF", "LIF", "LavaDelta", "LavaSigmaDelta", "OrGate", "RateGate", "RateMax"}
-LOSING |= {"MultiThreshold that leaks"}
-"""Models that throw charge away: `final_state` says so."""
+LOSING |= {"MultiThreshold that leaks", "Relay"}
+"""Models that keep no charge, or throw it away: `final_state` says so."""
 
 
 @pytest.mark.parametrize("name", [n for n in BUILDERS if {n, n.split()[0]} & LOSING])

@@ -5,12 +5,16 @@ from __future__ import annotations
 import mixed_networks
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import lapilli
 from lapilli.compiler.calibrate import BINS, PopulationRange, calibrate
 from lapilli.compiler.frontend import capture, evaluation_copy
 from lapilli.compiler.linear import Array
 from lapilli.compiler.passes.legalise import legalise
+from lapilli.compiler.training.qcfs import QCFS
+from lapilli.layers import IF, MultiThreshold, SignedIF, SpikingNetwork
 
 
 def of(values: Array) -> PopulationRange:
@@ -65,3 +69,36 @@ def test_signed_activity_keeps_both_histograms() -> None:
     assert ranges["silu"].below.shape == ranges["silu"].histogram.shape == (6, BINS)
     assert ranges["silu"].below.sum() + ranges["silu"].histogram.sum() <= 20 * 6 * 36
     assert ranges["relu"].below.shape == (3, 0)
+
+
+TOPS = torch.tensor([0.5, 1.0, 2.0, 4.0])
+OWN_THRESHOLDS = {
+    "qcfs": (lambda: QCFS(4, TOPS), lambda n: (n, lapilli.methods.Parallel(levels=4))),
+    "if": (lambda: IF(4, TOPS), lambda n: _spiking(n, 4)),
+    "signed": (lambda: SignedIF(4, TOPS), lambda n: _spiking(n, 4)),
+    "several": (lambda: MultiThreshold(2, 2, TOPS), lambda n: _spiking(n, 2)),
+}
+
+
+def _spiking(network: nn.Module, steps: int) -> tuple[nn.Module, object]:
+    spiking = SpikingNetwork(network, steps)
+    return spiking.analog(), spiking.method()
+
+
+@pytest.mark.parametrize("kind", OWN_THRESHOLDS)
+def test_units_of_a_dense_layer_have_the_error_of_their_own_thresholds(kind: str) -> None:
+    """Their activity lies on four counts each, so that there is none to speak of."""
+    make, how = OWN_THRESHOLDS[kind]
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), make(), nn.Linear(4, 3)).eval()
+    with torch.no_grad():
+        network[1].weight.mul_(4)  # type: ignore[operator, union-attr]
+    images = np.random.default_rng(0).random((40, 1, 4, 4), np.float32)
+    model, method = how(network)
+    net = lapilli.compile(model, calibration=images, method=method)  # type: ignore[arg-type]
+    (error,) = net.provenance.rounding.values()
+    assert error < 0.01
+    graph = legalise(capture(evaluation_copy(model), images))
+    seen = calibrate(graph, images)["2"]
+    assert seen.maximum.shape == (4,) and len(set(seen.maximum.tolist())) == 4
+    assert seen.rounding_error(0, 4, np.full(4, 0.125)) > 0.3

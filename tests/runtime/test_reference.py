@@ -129,6 +129,9 @@ def test_counts_and_readouts_however_much_is_recorded(kind: str, which: object) 
             )
 
 
+UNTESTED = ("synops_excitatory", "synops_inhibitory", "synops_graded", "updates_with_input")
+
+
 @pytest.mark.parametrize(("kind", "which"), CASES)
 def test_events_are_exact(kind: str, which: object) -> None:
     """Messages times their true fan-out, borders included; a graded spike is one message."""
@@ -139,7 +142,8 @@ def test_events_are_exact(kind: str, which: object) -> None:
     assert list(found[0]) == list(expected) == [p.name for p in netlist.populations[1:]]
     for name, events in found[0].items():
         wanted = expected[name]
-        assert events == PopulationEvents(
+        # What else is counted, tests/runtime/test_tally.py looks at.
+        assert dataclasses.replace(events, **dict.fromkeys(UNTESTED)) == PopulationEvents(
             neurons=netlist[name].size,
             steps=netlist.steps,
             images=IMAGES,

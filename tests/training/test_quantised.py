@@ -141,6 +141,9 @@ def test_stages_have_fewer_and_fewer_bits_and_go_on_from_each_other() -> None:
         assert len(found) <= (2**bits if bits != FLOAT else 1000)
     assert values[0] > values[1] > values[2]
     assert planned(progressive=(4,), progressive_epochs=(5,)).stages[0].epochs == 5
+    own = planned(progressive=(32, 4), progressive_weight_decay=(1e-3, 0.0)).stages
+    assert [stage.weight_decay for stage in own] == [1e-3, 0.0, None]
+    assert {stage.weight_decay for stage in planned(progressive=(32, 4)).stages} == {None}
 
 
 def test_every_stage_trains_all_that_it_uses() -> None:
@@ -199,6 +202,8 @@ def test_the_netlist_is_the_quantised_network(method: str) -> None:
         ({"first_last_bits": 12}, "first_last_bits"),
         ({"progressive": (33,)}, "progressive"),
         ({"progressive": (4, 3), "progressive_epochs": (1,)}, "progressive_epochs"),
+        ({"progressive": (4,), "progressive_weight_decay": (0.1, 0.1)}, "weight_decay"),
+        ({"progressive": (4,), "progressive_weight_decay": (-0.1,)}, "weight_decay"),
         ({"threshold": 0.0}, "threshold"),
         ({"method": "lm-ht"}, "method"),
         ({"settings": {"stpes": 3}}, "settings"),

@@ -298,6 +298,20 @@ PySigmaDelta, PySigmaDeltaFloat = models(SigmaDelta, SigmaDelta.MODEL)
 
 
 @final
+class Relay(DrivenNeurons):
+    """v = a_in; s_out = v: passes on the sum of what arrives, in each step by itself.
+
+    low, high, total_low, total_high: what a_in can be in one step, and summed over any start of a
+    window; stated for those who prove what comes behind, nothing is clipped to them.
+    """
+
+    MODEL = neurons.Relay
+
+
+PyRelay, PyRelayFloat = models(Relay, Relay.MODEL)
+
+
+@final
 class Readout(DrivenNeurons):
     """v += a_in + bias, and never a spike: v after a window's last step is its output.
 

@@ -1,0 +1,61 @@
+"""`lapilli estimate`: energy and latency of one inference, with what they rest on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lapilli import network_inputs, terminal
+
+
+@click.command("estimate")
+@click.argument("model_file", metavar="MODEL.H5", type=click.Path(path_type=Path))
+@click.option("--data", "spec", metavar="DATA", required=True, help="images, as `run` takes them")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Use the first N images.")
+@click.option(
+    "--profile", metavar="NAME", help="another chip than the one compiled for, or a board"
+)
+@click.option(
+    "--without",
+    metavar="KEY",
+    multiple=True,
+    help="Leave a constant out, such as energy.chip_static_mw; may be given more than once.",
+)
+@click.option(
+    "--neurobench", is_flag=True, help="NeuroBench's metrics, too: every step is run for them."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+def estimate(
+    model_file: Path,
+    spec: str,
+    limit: int | None,
+    profile: str | None,
+    without: tuple[str, ...],
+    neurobench: bool,
+    as_json: bool,
+) -> None:
+    """Energy and latency of one inference, as bands, with sources and what is not counted."""
+    import lapilli
+    from lapilli import render_energy, reports
+
+    artifact = lapilli.load(model_file)
+    with terminal.bars() as bar:
+        dataset = network_inputs.images(artifact, spec, limit, bar)
+        evaluation = reports.evaluate(
+            artifact, dataset.images, agreement_images=0, progress=bar("counting events")
+        )
+        report = {
+            "artifact": reports.identity(artifact, model_file),
+            **reports.estimate_report(artifact, evaluation, dataset, profile, without),
+        }
+        if neurobench:
+            metrics = lapilli.neurobench(
+                artifact, dataset.images, progress=bar("NeuroBench's metrics")
+            )
+            report["neurobench"] = metrics.as_dict()
+    if as_json:
+        terminal.show_json(report)
+    else:
+        terminal.show(*render_energy.estimate(report))
