@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from lapilli.compiler.artifact import Artifact
+    from lapilli.compiler.mapping import Objective
     from lapilli.data import Dataset
 
 OBJECTIVES = ("cores", "latency", "energy")
@@ -82,7 +83,7 @@ def ending(suffix: str, kind: str) -> Any:
 def map_(
     model_file: Path,
     profile: str | None,
-    objective: str,
+    objective: Objective,
     spec: str | None,
     limit: int | None,
     whole: tuple[str, ...],

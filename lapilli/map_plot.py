@@ -21,28 +21,31 @@ from lapilli.terminal import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from lapilli.compiler.mapping import Placement
     from lapilli.hardware_profiles import Profile
 
-DPI = 120
+DPI, FINE, MANY = 120, 200, 600
+"""FINE for more than MANY cores."""
 WIDTH, BAR, HEAD = 15.0, 0.85, 1.0
 """Inches: of the whole, of a row of bars, of what is said above."""
 MAPS = 1.7, 5.4
 """Least and most height of the maps, in inches."""
 FEW = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442")
 # Okabe and Ito 2008: told apart by every kind of colour vision.
-MOST_STRIPES = 8
-"""So many populations of a core, or chip, are shown on it."""
+MOST_STRIPES, FEW_CHIPS = 8, 40
+"""So many populations of a core are shown on it, and of a chip where there are few chips."""
 LIMITS_SHOWN = 4
 BESIDE, SIDE, FEWEST = 9, 2.6, 5
 """Bars of so many populations stand side by side, in a row of that height; room for so many."""
+SHARED = "Every population on its cores; pale: what others on the same cores take"
+WHOLE = "The cores of every population, and how full they are with all that they hold"
 NAMED = 45
 """Of more populations than that, not every name is written."""
 FREE, INK, QUIET, PALE = "#ECECEC", "#303030", "#9A9A9A", 0.25
 ARROWS = 400
 """On more links, directions are not marked: packets keep to the right."""
+ARROW = 0.17
 
 
 class _Bars(NamedTuple):
@@ -75,6 +78,7 @@ def png(
     check_installed()
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     where = seats(placement, profile, most_cores)
     held = {name: len(cores) for name, cores in members(placement).items()}
@@ -84,13 +88,17 @@ def png(
     beside = len(held) <= BESIDE
     bars = SIDE if beside else BAR * len(rows) + 1.2
     with rc_context({"font.size": 8, "axes.titlesize": 9.5, "axes.linewidth": 0.6}):
-        figure = Figure(figsize=(WIDTH, HEAD + maps + bars), dpi=DPI, layout="constrained")
-        figure.get_layout_engine().set(h_pad=0.08, wspace=0.03)  # type: ignore[union-attr]
+        figure = Figure(
+            figsize=(WIDTH, HEAD + maps + bars),
+            dpi=FINE if len(placement.cores) > MANY else DPI,
+            layout=ConstrainedLayoutEngine(h_pad=0.08, wspace=0.03),
+        )
         above, below = figure.subfigures(2, 1, height_ratios=(maps, bars))
         panels = above.subplots(1, 3)
         _populations(panels[0], where, colours)
         _fullness(panels[1], where)
         _traffic(panels[2], placement, where)
+        below.suptitle(WHOLE if where.by_chip else SHARED, x=0.008, ha="left", fontsize=9.5)
         grid = (1, len(rows)) if beside else (len(rows), 1)
         _layers(below.subplots(*grid, sharex=True, squeeze=False).ravel(), rows, colours)
         said = "\n".join(_said(placement, profile, title))
@@ -111,7 +119,10 @@ def _said(placement: Placement, profile: Profile, title: str) -> tuple[str, str]
         told.append(f"{placement.cost.worst_link:,.0f} on the busiest link")
     if placement.step is not None:
         star = "" if profile.calibrated else "*"
-        told.append(f"{placement.step.step_us:,.4g} us per step{star}")
+        took = placement.step.step_us
+        told.append(
+            f"{took:,.0f} us per step{star}" if took >= 100 else f"{took:.3g} us per step{star}"
+        )
         if star:
             told.append("* modelled, not calibrated against silicon")
     return first, "; ".join(told)
@@ -146,7 +157,8 @@ def _colours(names: list[str]) -> dict[str, Any]:
 def _boxes(corner: Reals, width: float, height: float) -> Reals:
     """(n, 4, 2): the corners of rectangles."""
     outline = np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]])
-    return corner[:, None, :] + outline
+    corners: Reals = corner[:, None, :] + outline
+    return corners
 
 
 def _ground(axes: Axes, where: Seats, title: str, squares: Reals) -> None:
@@ -161,7 +173,7 @@ def _ground(axes: Axes, where: Seats, title: str, squares: Reals) -> None:
     )
     axes.set_xlim(-pad - 0.3, where.area[0] + pad + 0.3)
     axes.set_ylim(where.area[1] + pad + 0.3, -pad - 0.3)
-    axes.set_aspect("equal")
+    axes.set_aspect("equal", anchor="NW")
     axes.set_axis_off()
     axes.set_title(title, loc="left")
 
@@ -173,8 +185,10 @@ def _populations(axes: Axes, where: Seats, colours: Mapping[str, Any]) -> None:
     _ground(axes, where, f"{kind}, in the colours of their populations, named below", _free(where))
     parts: list[Reals] = []
     filled: list[Any] = []
+    # Of a thousand chips the population with most cores is what the eye can see.
+    most = max(1, MOST_STRIPES * FEW_CHIPS // len(where.held)) if where.by_chip else MOST_STRIPES
     for corner, names in zip(where.corner, where.held, strict=True):
-        shown = names[:MOST_STRIPES]
+        shown = names[: min(most, MOST_STRIPES)]
         height = where.height * 0.94 / len(shown)
         starts = corner + np.array([[0.0, height * i] for i in range(len(shown))])
         parts.extend(_boxes(starts, where.width * 0.94, height))
@@ -187,6 +201,9 @@ def _fullness(axes: Axes, where: Seats) -> None:
 
     what = "How full chips are: mean of their cores" if where.by_chip else "How full cores are"
     _ground(axes, where, f"{what}, % of the most used limit", _free(where))
+    if where.full is None:
+        _note(axes, "the profile states no limits")
+        return
     drawn = PolyCollection(
         list(_boxes(where.corner, where.width * 0.94, where.height * 0.94)),
         edgecolors="none",
@@ -199,19 +216,15 @@ def _fullness(axes: Axes, where: Seats) -> None:
 
 
 def _scale(axes: Axes, drawn: Any) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     bar = axes.figure.colorbar(
         drawn, ax=axes, location="bottom", shrink=0.6, aspect=40, pad=0.02, anchor=(0.0, 1.0)
     )
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(width=0.5, length=2)
-    bar.locator = _few_ticks()
+    bar.locator, bar.formatter = MaxNLocator(5), EngFormatter(sep="")
     bar.update_ticks()
-
-
-def _few_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(5)
 
 
 def _traffic(axes: Axes, placement: Placement, where: Seats) -> None:
@@ -224,14 +237,14 @@ def _traffic(axes: Axes, placement: Placement, where: Seats) -> None:
     _ground(axes, where, title, _nodes(where))
     segments, load = _roads(where, found)
     if not load.max(initial=0.0):
-        text = "no packet leaves its " + ends[:-1]
-        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color=INK)
+        _note(axes, f"no packet leaves its {ends[:-1]}")
         return
     from matplotlib.collections import LineCollection
 
     order = np.argsort(load)
     segments, load = segments[order], load[order]
-    points = 72 * (WIDTH / 3 - 1) / max(where.area) * float(np.ptp(where.columns[:2]) or 1.0)
+    pitch = min(float(np.ptp(ends[:2])) or 1.0 for ends in (where.columns, where.rows))
+    points = 72 * (WIDTH / 3 - 1) / max(where.area) * pitch
     widths = min(0.22 * points, 7.0) * (0.15 + 0.85 * load / load.max())
     drawn = LineCollection(list(segments), cmap="YlOrRd", linewidths=widths, capstyle="butt")
     drawn.set_array(load)
@@ -241,12 +254,17 @@ def _traffic(axes: Axes, placement: Placement, where: Seats) -> None:
         middle, way = segments.mean(axis=1), np.diff(segments, axis=1)[:, 0]
         for marker, (x, y) in {">": (1, 0), "<": (-1, 0), "v": (0, 1), "^": (0, -1)}.items():
             chosen = (np.sign(way) == (x, y)).all(axis=1)
-            axes.scatter(*middle[chosen].T, s=(0.2 * points) ** 2, marker=marker, c=INK, zorder=3)
+            x_at, y_at = middle[chosen].T
+            axes.scatter(x_at, y_at, s=(ARROW * points) ** 2, marker=marker, c=INK, zorder=3)
     _scale(axes, drawn)
 
 
 def _free(where: Seats) -> Reals:
     return _boxes(where.free, where.width * 0.94, where.height * 0.94)
+
+
+def _note(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=INK)
 
 
 def _nodes(where: Seats) -> Reals:
@@ -278,6 +296,10 @@ def _roads(where: Seats, found: Any) -> tuple[Reals, Reals]:
 def _pairs(axes: Axes, placement: Placement) -> None:
     """Without a mesh: who sends to whom."""
     count, sent = len(placement.cores), placement.traffic
+    if count == 1:
+        axes.set_axis_off()
+        _note(axes, "everything is on one core")
+        return
     bins = min(count, 200)
     packets, _, _ = np.histogram2d(
         sent.source, sent.target, bins, [[-0.5, count - 0.5]] * 2, weights=sent.packets
@@ -303,7 +325,7 @@ def _bars(placement: Placement, profile: Profile, by_chip: bool) -> list[_Bars]:
     shown = [i for i in np.argsort(-most, kind="stable")[:LIMITS_SHOWN] if most[i] >= 0.01]
     found = [_Bars("cores", cores, cores)]
     for i in shown:
-        title = f"{limit_words(names[i])}, % of them in use"
+        title = f"{limit_words(names[i])}, % in use"
         found.append(_Bars(title, (100 * own[:, i]).tolist(), (100 * mean[:, i]).tolist()))
     return found
 
@@ -314,9 +336,7 @@ def _layers(panels: Any, rows: list[_Bars], colours: Mapping[str, Any]) -> None:
     for index, (axes, bars) in enumerate(zip(panels, rows, strict=True)):
         axes.bar(at, bars.whole, color=filled, width=0.8, alpha=PALE)
         axes.bar(at, bars.own, color=filled, width=0.8)
-        pale = any(a < 0.99 * b for a, b in zip(bars.own, bars.whole, strict=True))
-        said = bars.title + "; pale: by others there" * pale
-        axes.set_title(said, loc="left", fontsize=8, pad=3)
+        axes.set_title(bars.title, loc="left", fontsize=8, pad=3)
         axes.set_ylim(0, 100 if index else None)
         axes.locator_params(axis="y", nbins=3, integer=True)
         axes.grid(axis="y", linewidth=0.4, color="#E0E0E0")

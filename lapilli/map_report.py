@@ -1,4 +1,4 @@
-"""What `lapilli map` says of a placement, as plain dicts: layers, totals, every core, every edge."""
+"""What `lapilli map` says of a placement, as plain dicts: layers, totals, cores, edges."""
 
 from __future__ import annotations
 

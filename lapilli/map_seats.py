@@ -34,9 +34,9 @@ class Seats:
     """corner (units, 2): left and top of every core or chip in use; width, height: of one of them.
 
     held: the populations of each, most cores first; full (units,): the share of the most used
-    limit, of chips the mean over their cores; free (n, 2): corners of places not in use. chips
-    (c, 2), chip_width, chip_height: outlines. node (columns,), (rows,): centres of tiles, or of
-    chips, between which links are drawn; area: (width, height) of everything.
+    limit, of chips the mean over their cores, None without limits; free (n, 2): corners of places
+    that are not in use. chips (c, 2), chip_width, chip_height: outlines. columns, rows: centres of
+    tiles, or of chips, between which links are drawn; area: (width, height) of everything.
     """
 
     by_chip: bool
@@ -44,7 +44,7 @@ class Seats:
     width: float
     height: float
     held: tuple[tuple[str, ...], ...]
-    full: Reals
+    full: Reals | None
     free: Reals
     chips: Reals
     chip_width: float
@@ -57,7 +57,7 @@ class Seats:
 @final
 @dataclass(frozen=True)
 class _Grid:
-    """The chips that are drawn: a block of the mesh, in tiles; or chips without a mesh, in cores."""
+    """The chips that are drawn, in tiles; without a mesh a tile is one core."""
 
     wide: int
     high: int
@@ -66,15 +66,16 @@ class _Grid:
     first_column: int
     first_row: int
     per_tile: int
+    per_chip: int
 
     def left(self, x: Integers) -> Reals:
         """Left edge of tile columns of the whole system."""
-        column: Reals = x - self.first_column * self.tiles_wide
+        column = x - self.first_column * self.tiles_wide
         return column + GAP * (column // self.tiles_wide)
 
     def top(self, y: Integers) -> Reals:
         """Top edge of tile rows of the whole system."""
-        row: Reals = y - self.first_row * self.tiles_high
+        row = y - self.first_row * self.tiles_high
         return row + GAP * (row // self.tiles_high)
 
 
@@ -84,7 +85,7 @@ def seats(placement: Placement, profile: Profile, most_cores: int = MOST_CORES) 
     Without a mesh the cores of a chip stand in rows, in their order.
     """
     names, used = utilisation(placement, profile)
-    full = used.max(axis=1) if names else np.zeros(len(placement.cores))
+    full = used.max(axis=1) if names else None
     held = [tuple(dict.fromkeys(s.population for s in core.slices)) for core in placement.cores]
     chip = np.array([core.chip for core in placement.cores], np.int64)
     mesh = placement.mesh
@@ -105,7 +106,8 @@ def _block(mesh: Mesh, chip: Integers) -> _Grid:
     wide = int(column.max() - column.min()) + 1
     high = int(row.max() - row.min()) + 1
     tiles = mesh.tiles_wide, mesh.tiles_high
-    return _Grid(wide, high, *tiles, int(column.min()), int(row.min()), mesh.cores_per_tile)
+    first = int(column.min()), int(row.min())
+    return _Grid(wide, high, *tiles, *first, mesh.cores_per_tile, mesh.cores_per_chip)
 
 
 def _in_rows(chip: Integers) -> tuple[_Grid, Integers, Integers]:
@@ -117,7 +119,7 @@ def _in_rows(chip: Integers) -> tuple[_Grid, Integers, Integers]:
     side = math.isqrt(int(each.max()) - 1) + 1
     wide = math.isqrt(len(which) - 1) + 1
     rows = -(-int(each.max()) // side)
-    grid = _Grid(wide, -(-len(which) // wide), side, rows, 0, 0, 1)
+    grid = _Grid(wide, -(-len(which) // wide), side, rows, 0, 0, 1, int(each.max()))
     return grid, number % wide * side + rank % side, number // wide * rows + rank // side
 
 
@@ -132,7 +134,7 @@ def _rank_on_tile(x: Integers, y: Integers) -> Integers:
 
 
 def _cores(
-    grid: _Grid, x: Integers, y: Integers, held: list[tuple[str, ...]], full: Reals
+    grid: _Grid, x: Integers, y: Integers, held: list[tuple[str, ...]], full: Reals | None
 ) -> Seats:
     side = math.isqrt(grid.per_tile - 1) + 1
     rows = -(-grid.per_tile // side)
@@ -142,6 +144,9 @@ def _cores(
     columns = np.arange(grid.wide * grid.tiles_wide) + grid.first_column * grid.tiles_wide
     lines = np.arange(grid.high * grid.tiles_high) + grid.first_row * grid.tiles_high
     everywhere = np.stack(np.meshgrid(columns, lines, range(grid.per_tile)), -1).reshape(-1, 3)
+    tile = everywhere[:, 1] % grid.tiles_high * grid.tiles_wide
+    tile += everywhere[:, 0] % grid.tiles_wide
+    everywhere = everywhere[tile * grid.per_tile + everywhere[:, 2] < grid.per_chip]
     taken = set(zip(x.tolist(), y.tolist(), rank.tolist(), strict=True))
     left = [place for place in map(tuple, everywhere.tolist()) if place not in taken]
     vacant = np.array(left, np.int64).reshape(-1, 3)
@@ -149,9 +154,7 @@ def _cores(
     return _seats(False, grid, corner, size, held, full, free, (columns, lines))
 
 
-def _corner(
-    grid: _Grid, x: Integers, y: Integers, rank: Integers, side: int, rows: int
-) -> Reals:
+def _corner(grid: _Grid, x: Integers, y: Integers, rank: Integers, side: int, rows: int) -> Reals:
     inset = 0.05
     left = grid.left(x) + inset + 0.9 * (rank % side) / side
     top = grid.top(y) + inset + 0.9 * (rank // side) / rows
@@ -159,19 +162,20 @@ def _corner(
 
 
 def _chips(
-    grid: _Grid, x: Integers, y: Integers, held: list[tuple[str, ...]], full: Reals
+    grid: _Grid, x: Integers, y: Integers, held: list[tuple[str, ...]], full: Reals | None
 ) -> Seats:
     """Every chip with the populations of its cores, most cores first."""
     column, row = x // grid.tiles_wide, y // grid.tiles_high
     found: dict[tuple[int, int], dict[str, int]] = {}
-    share: dict[tuple[int, int], list[float]] = {}
-    for place, names, used in zip(
-        zip(column.tolist(), row.tolist(), strict=True), held, full.tolist(), strict=True
-    ):
+    number: dict[tuple[int, int], int] = {}
+    places = list(zip(column.tolist(), row.tolist(), strict=True))
+    for place, names in zip(places, held, strict=True):
+        number.setdefault(place, len(number))
         counts = found.setdefault(place, {})
-        share.setdefault(place, []).append(used)
         for name in names:
             counts[name] = counts.get(name, 0) + 1
+    chip = [number[place] for place in places]
+    mean = None if full is None else np.bincount(chip, full) / np.bincount(chip)
     at = np.array(list(found), np.int64)
     corner = np.stack(
         [grid.left(at[:, 0] * grid.tiles_wide), grid.top(at[:, 1] * grid.tiles_high)], axis=1
@@ -180,7 +184,6 @@ def _chips(
     size = float(grid.tiles_wide), float(grid.tiles_high)
     columns = (np.arange(grid.wide) + grid.first_column) * grid.tiles_wide
     lines = (np.arange(grid.high) + grid.first_row) * grid.tiles_high
-    mean = np.array([sum(values) / len(values) for values in share.values()])
     nowhere = np.zeros((0, 2))
     return _seats(True, grid, corner, size, most_first, mean, nowhere, (columns, lines))
 
@@ -191,12 +194,13 @@ def _seats(
     corner: Reals,
     size: tuple[float, float],
     held: Sequence[tuple[str, ...]],
-    full: Reals,
+    full: Reals | None,
     free: Reals,
     nodes: tuple[Integers, Integers],
 ) -> Seats:
     across, down = np.meshgrid(np.arange(grid.wide), np.arange(grid.high))
-    outline = np.stack([across.ravel() * (grid.tiles_wide + GAP), down.ravel() * (grid.tiles_high + GAP)], 1)
+    wide, high = grid.tiles_wide + GAP, grid.tiles_high + GAP
+    outline = np.stack([across.ravel() * wide, down.ravel() * high], axis=1)
     middle = (size[0] / 2, size[1] / 2) if by_chip else (0.5, 0.5)
     return Seats(
         by_chip,
@@ -210,7 +214,7 @@ def _seats(
         float(grid.tiles_high),
         grid.left(nodes[0]) + middle[0],
         grid.top(nodes[1]) + middle[1],
-        (grid.wide * (grid.tiles_wide + GAP) - GAP, grid.high * (grid.tiles_high + GAP) - GAP),
+        (grid.wide * wide - GAP, grid.high * high - GAP),
     )
 
 

@@ -55,7 +55,15 @@ def extents(shape: Sequence[int]) -> str:
 
 
 def _layers(report: Report) -> Table:
-    columns = ("population", "shape", "neurons", "cores", "usual piece", "binding limit", "in use")
+    columns = (
+        "population",
+        "shape",
+        "neurons",
+        "cores",
+        "usual piece",
+        "most used limit",
+        "in use",
+    )
     made = table(f"{report['artifact']['path']} on {report['profile']}", columns)
     made.columns[4].justify = made.columns[5].justify = "left"
     for p in report["populations"]:

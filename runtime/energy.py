@@ -309,16 +309,16 @@ def _duration(
 ) -> dict[str, Figure]:
     """The terms of `Duration`."""
     of = chip.constants
-    time_us = step_time_us * steps
+    time_us = step_time_us * float(steps)
     idle = sum(e.neurons * chip.compartments * (steps - e.steps) for e in events.values())
     pj_per_mw = time_us * _PJ_PER_MW_US
     chips = {
-        "chip_static_pj": of("energy.chip_static_mw") * pj_per_mw * layout.chips,
-        "chip_running_pj": of("energy.chip_running_mw") * pj_per_mw * layout.chips,
+        "chip_static_pj": of("energy.chip_static_mw") * pj_per_mw * float(layout.chips),
+        "chip_running_pj": of("energy.chip_running_mw") * pj_per_mw * float(layout.chips),
     }
     cores = {
-        "busy_cores_pj": of("energy.busy_core_mw") * pj_per_mw * layout.all_cores,
-        "idle_access_pj": of("energy.neuron_access_pj") * idle,
+        "busy_cores_pj": of("energy.busy_core_mw") * pj_per_mw * float(layout.all_cores),
+        "idle_access_pj": of("energy.neuron_access_pj") * float(idle),
     }
     working = _sum(cores.values()) + dynamic_pj
     found = {"time_us": time_us, **chips, **cores, "dynamic_pj": working}
@@ -330,7 +330,11 @@ def _duration(
 
 
 def _as_duration(steps: int, figures: Mapping[str, Figure]) -> Duration:
-    return Duration(steps, **{"board_total_pj": None, **_bands(figures)})
+    on_chips = {name: figure for name, figure in figures.items() if name != "board_total_pj"}
+    board = figures.get("board_total_pj")
+    return Duration(
+        steps, **_bands(on_chips), board_total_pj=None if board is None else band(board)
+    )
 
 
 def _cost(name: str, macs: float, accumulates: float, processor: Constants) -> ArithmeticCost:

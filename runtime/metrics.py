@@ -141,10 +141,8 @@ def totals(events: Mapping[str, PopulationEvents]) -> Totals:
 
 def spread(counts: Int64Array) -> Spread:
     """Mean, extremes and percentiles of one count over the images, (N,)."""
-    percentiles = np.percentile(counts, _PERCENTILES, method="inverted_cdf")
-    return Spread(
-        float(counts.mean()), int(counts.min()), *map(int, percentiles), most=int(counts.max())
-    )
+    p5, p50, p95, p99 = map(int, np.percentile(counts, _PERCENTILES, method="inverted_cdf"))
+    return Spread(float(counts.mean()), int(counts.min()), p5, p50, p95, p99, int(counts.max()))
 
 
 def together(events: Mapping[str, ImageEvents]) -> ImageEvents:

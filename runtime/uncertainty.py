@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +93,7 @@ class Constants:
         """Is there such a constant, and is it to be counted?"""
         return key in self._known
 
-    def used(self, prefixes: tuple[str, ...]) -> Mapping[str, Quantity[object]]:
+    def used(self, prefixes: tuple[str, ...]) -> Mapping[str, Quantity[Any]]:
         """Those whose keys begin in one of these ways, under the names that draws belong to."""
         return {
             self._name(key): quantity
@@ -113,7 +113,7 @@ def deviations(name: str) -> Figure:
     """Standard normal draws of the constant of that name, (1 + DRAWS,); the first is 0."""
     # The legacy generator: numpy promises that its stream stays as it is.
     order = np.random.RandomState([SEED, zlib.crc32(name.encode())]).permutation(DRAWS)
-    result = np.concatenate([[0.0], ndtri((order + 0.5) / DRAWS)])
+    result: Figure = np.concatenate([[0.0], ndtri((order + 0.5) / DRAWS)])
     result.flags.writeable = False
     return result
 
@@ -132,7 +132,7 @@ def band(figure: Figure) -> Band:
 
 
 def shares(
-    figures: Mapping[str, Figure], constants: Mapping[str, Quantity[object]]
+    figures: Mapping[str, Figure], constants: Mapping[str, Quantity[Any]]
 ) -> tuple[Share, ...]:
     """What of each figure's variance goes with which constant, in logarithms.
 
@@ -155,7 +155,7 @@ def shares(
 
 
 def uncertainty(
-    figures: Mapping[str, Figure], constants: Mapping[str, Quantity[object]]
+    figures: Mapping[str, Figure], constants: Mapping[str, Quantity[Any]]
 ) -> Uncertainty:
     """How the bands of these figures came about."""
     return Uncertainty("log-normal", DRAWS, SEED, WITHIN, shares(figures, constants))

@@ -213,13 +213,18 @@ def _packets(
 ) -> dict[str, Counter[int]]:
     """Population -> neuron -> packets of one spike.
 
-    One for each connection and core with a synapse; where synapses are kept in lists, for each box.
+    One for each connection and core with a synapse; where synapses are kept in lists, for each box
+    of the map's outputs.
     """
     found: dict[str, Counter[int]] = defaultdict(Counter)
     for core in placement.cores:
         for name, pieces in _populations(netlist, core).items():
             for c in netlist.into(name):
-                for here in _memories(pieces, profile) if id(c) in synapses else ():
+                if id(c) not in synapses:
+                    continue
+                p = netlist[name]
+                seen = [part for piece in pieces for part in _seen_as(piece, p, c)]
+                for here in _memories(seen, profile):
                     found[c.source].update(set(synapses[id(c)].into(here).sources.tolist()))
     return found
 
@@ -412,8 +417,8 @@ def _lists(m: LinearMap, synapses: Synapses, piece: list[int]) -> Iterator[Runs]
         places = [(n // plane, n % plane // width, n % width, tap) for n, tap in sorted(targets)]
         _, top, left, _ = places[0]
         layouts.add((source // pixels, tuple((o, y - top, x - left, t) for o, y, x, t in places)))
-    for _, places in layouts:
-        yield tuple(Counter((y, x) for _, y, x, _ in places).values())
+    for _, alike in layouts:
+        yield tuple(Counter((y, x) for _, y, x, _ in alike).values())
 
 
 def _list_words(c: Connection, runs: Runs, profile: Profile) -> int:

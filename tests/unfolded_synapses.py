@@ -65,7 +65,9 @@ def unfold(m: LinearMap) -> Synapses:
     return Synapses(table[:, 0], table[:, 1], table[:, 2])
 
 
-def _stamps(m: Conv | ConvTransposed, read: Shape, written: Shape) -> Iterator[tuple[int, ...]]:
+def _stamps(
+    m: Conv | ConvTransposed, read: Shape, written: Shape
+) -> Iterator[tuple[int, int, int]]:
     """(output, input, tap) of a convolution from `read` to `written`, both (C, H, W)."""
     kh, kw = m.weight.shape[2:]
     ins, outs = read[0] // m.groups, written[0] // m.groups

@@ -366,7 +366,8 @@ def compact(values: Array, shape: Shape, box: Box, own: int = 0) -> Json:
 
     Values are nested lists: axes of the parameter's own first, then channels or neurons.
     """
-    here = values_of(values, shape, own)[(..., *slices(box))]
+    places: Any = (..., *slices(box))
+    here = values_of(values, shape, own)[places]
     leading, channels = here.shape[:own], here.shape[own]
     by_channel = here.reshape(*leading, channels, -1)
     first = by_channel[..., :1]

@@ -126,7 +126,8 @@ def _assembled(
         places = tuple(slice(low, high) for low, high in box)
         kept = {"group": 0, "channel": 1, "neuron": len(sizes)}[stored["per"]]
         broadcast = (*sizes[:kept], *(1,) * (len(sizes) - kept))
-        full[(..., *places)] = _integers(stored["values"]).reshape(*own, *broadcast)
+        within: Any = (..., *places)
+        full[within] = _integers(stored["values"]).reshape(*own, *broadcast)
         held[places] += 1
     if (held != 1).any():
         raise refuse(where, "each neuron is on one core", int(held[held != 1][0]), 1)

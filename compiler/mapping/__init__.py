@@ -19,7 +19,7 @@ from lapilli.compiler.errors import InputError
 from lapilli.compiler.mapping.arrange import arrange
 from lapilli.compiler.mapping.bound import Prices, prices
 from lapilli.compiler.mapping.core_graph import CoreGraph, Cost, cost
-from lapilli.compiler.mapping.fan_in import with_relays
+from lapilli.compiler.mapping.fan_in import as_placed
 from lapilli.compiler.mapping.mesh import Ints, Mesh
 from lapilli.compiler.mapping.partition import Rules, partition
 from lapilli.compiler.mapping.placement import Bound, Core, CoreSlice, Placement, usages
@@ -27,6 +27,8 @@ from lapilli.compiler.mapping.refusals import (
     ELSEWHERE,
     UNCHECKED,
     Unchecked,
+    check_rates,
+    check_wishes,
     too_many,
     unchecked,
     whole_exists,
@@ -42,7 +44,6 @@ from lapilli.compiler.mapping.step_time import (
 from lapilli.compiler.mapping.traffic import Traffic, traffic
 from lapilli.compiler.netlist import Netlist
 from lapilli.compiler.neurons import Source
-from lapilli.compiler.passes.pooling_relays import pool_with_relays
 from lapilli.hardware_profiles import Profile
 
 __all__ = (
@@ -113,7 +114,9 @@ def place(
         )
     netlist.verify(profile)
     kept = whole_exists(netlist, whole)
-    netlist = with_relays(pool_with_relays(netlist, profile), profile)
+    check_wishes(objective, OBJECTIVES, rates or {}, seed)
+    netlist = as_placed(netlist, profile)
+    check_rates(netlist, rates or {})
     worth = prices(netlist, profile)
     tell = progress or (lambda stage, done, of: None)
     fillings = _fillings(netlist, profile, worth, objective, rates or {}, kept, tell)

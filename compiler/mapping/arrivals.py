@@ -45,17 +45,22 @@ class Arrivals:
         self._signs: list[int] = []
         self._sign_array: Counts | None = None
         self._run: Counts | None = None
+        self._held: dict[int, list[Any]] = {}
 
     def add(self, core: int, boxes: Boxes) -> None:
         """Boxes of the target, at most two if axons are shared, are on a core."""
-        found = [self._read(box) for box in boxes]
-        for read in found:
+        held = self._held.setdefault(core, [])
+        seen = [reshaped((box,), self._target, self._map.out_shape) for box in boxes]
+        # A list serves a box of the map's own outputs, a row of weights all of a core's neurons.
+        for here in seen if self._shared else [(part,) for parts in seen for part in parts]:
+            read = self._read(here)
             self._append(core, 1, read)
-        if self._shared and len(found) == 2:
-            # Counted twice: what both read.
-            both = self._entries.both(*found)
-            if both is not None:
-                self._append(core, -1, both)
+            for other in held if self._shared else ():
+                # Counted twice: what both read.
+                both = self._entries.both(other, read)
+                if both is not None:
+                    self._append(core, -1, both)
+            held.append(read)
 
     def counts(self, box: Box) -> Counts:
         """How many neurons of a box of the source each entry of `cores` reads, with its sign."""
@@ -76,9 +81,9 @@ class Arrivals:
         self._sign_array = None
         self._entries.append(read)
 
-    def _read(self, box: Box) -> Any:
+    def _read(self, here: Boxes) -> Any:
+        """What outputs of the map read."""
         m = self._map
-        here = reshaped((box,), self._target, m.out_shape)
         if isinstance(m, DensePart):  # the same for all
             self._run = self._run if self._run is not None else np.arange(m.run.start, m.run.stop)
             return self._run
@@ -138,7 +143,8 @@ class _Products:
         lows, highs, rows, columns = self._tables
         total = np.zeros(len(lows), np.int64)
         for box in boxes:
-            channels, high, wide = (*box, *((0, 1),) * (3 - len(box)))
+            edges = (*box, *((0, 1),) * (3 - len(box)))
+            channels, high, wide = edges[0], edges[1], edges[2]
             held = np.maximum(np.minimum(highs, channels[1]) - np.maximum(lows, channels[0]), 0)
             total += held * (rows[high[1]] - rows[high[0]]) * (columns[wide[1]] - columns[wide[0]])
         return total
@@ -146,7 +152,7 @@ class _Products:
 
 def _before(lines: list[Counts], length: int) -> Counts:
     """(length + 1, lines): how many of each line's indices lie before."""
-    marks = np.zeros((length + 1, len(lines)), np.int32)
+    marks: npt.NDArray[Any] = np.zeros((length + 1, len(lines)), np.int32)
     owners = np.repeat(np.arange(len(lines)), [len(line) for line in lines])
     if len(owners):
         marks[np.concatenate(lines) + 1, owners] = 1

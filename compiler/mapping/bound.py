@@ -114,20 +114,20 @@ def _most(cost: _Cost, room: Any, size: int) -> int:
 def _cost(netlist: Netlist, p: Population, channels: int, profile: Profile) -> _Cost:
     memory = axons = fixed_axons = each_word = 0.0
     for c in drives_of(netlist, p, profile):
-        once, each, fixed, moving = _synapses(p, c, channels, profile)
-        memory, each_word = memory + once, each_word + each
+        words, words_each, fixed, moving = _synapses(p, c, channels, profile)
+        memory, each_word = memory + words, each_word + words_each
         fixed_axons, axons = fixed_axons + fixed, axons + moving
     neuron_words = profile.limits.neuron_words
     own = compartments_each(p, profile)
     pool = each_word + axons + (neuron_words.value if neuron_words else 0)
-    once = {
+    fixed_costs = {
         "neuron_groups_per_core": 1.0,
         "synapse_words_per_core": memory,
         "pool_words_per_core": memory + fixed_axons,
         "input_axons_per_core": fixed_axons,
         "input_axon_words_per_core": fixed_axons,
     }
-    each = {
+    neuron_costs = {
         "neurons_per_core": float(own),
         "synapse_words_per_core": each_word,
         "pool_words_per_core": pool,
@@ -135,8 +135,8 @@ def _cost(netlist: Netlist, p: Population, channels: int, profile: Profile) -> _
         "input_axon_words_per_core": axons,
     }
     return _Cost(
-        tuple(once.get(name, 0.0) for name in POOLED),
-        tuple(each.get(name, 0.0) for name in POOLED),
+        tuple(fixed_costs.get(name, 0.0) for name in POOLED),
+        tuple(neuron_costs.get(name, 0.0) for name in POOLED),
     )
 
 

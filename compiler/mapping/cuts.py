@@ -107,7 +107,7 @@ def groupings(netlist: Netlist, p: Population, profile: Profile) -> Iterator[int
     most = channels // unit_of(netlist, p, profile)
     counts = sorted({-(-most // size) for size in {-(-most // k) for k in range(1, most + 1)}})
     if len(counts) > 20:
-        some = {round(len(counts) ** (i / 12)) - 1 for i in range(13)}
+        some = {int(len(counts) ** (i / 12)) - 1 for i in range(13)} | {len(counts) - 1}
         counts = [k for i, k in enumerate(counts) if most % k == 0 or i in some]
     yield from counts
 

@@ -1,7 +1,7 @@
 """Layers with more inputs than a core takes: into how many parts their inputs are split.
 
 A core that holds one neuron needs an axon and a word of synapses, at least, for every input. Where
-that is too much, relays read parts of the inputs and send partial sums (`passes.relays`).
+that is too much, relays read parts of the inputs and send partial sums (`relays`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import bisect
 import math
 
 from lapilli.compiler.linear import Dense, DensePart, Sparse
+from lapilli.compiler.mapping.pooling_relays import pool_with_relays
+from lapilli.compiler.mapping.relays import split_fan_in
 from lapilli.compiler.mapping.resources import LIMITS, drives_of, excess, usage
 from lapilli.compiler.mapping.synapse_memory import is_native, row_words
 from lapilli.compiler.netlist import Connection, Netlist, Population
 from lapilli.compiler.neurons import Source
-from lapilli.compiler.passes.pooling_relays import pool_with_relays
-from lapilli.compiler.passes.relays import split_fan_in
 from lapilli.hardware_profiles import Profile
 
 _INPUTS = frozenset(

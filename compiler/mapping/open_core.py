@@ -10,9 +10,10 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from lapilli.compiler.linear import Diagonal
 from lapilli.compiler.mapping.arrivals import Arrivals
 from lapilli.compiler.mapping.cuts import MOST_PIECES, Cut
-from lapilli.compiler.mapping.regions import Boxes
+from lapilli.compiler.mapping.regions import Boxes, count
 from lapilli.compiler.mapping.resources import LIMITS, Usage, on_host, usage
 from lapilli.compiler.mapping.synapse_memory import is_native
 from lapilli.compiler.netlist import Netlist, Population
@@ -59,6 +60,10 @@ class Room:
         self._limits = [(attrgetter(LIMITS[n]), int(v)) for n, v in limits.items()]
         self._into: dict[str, list[Arrivals]] = {p.name: [] for p in netlist.populations}
         self._from: dict[str, list[Arrivals]] = {p.name: [] for p in netlist.populations}
+        self._loops = {
+            p.name: sum(c.recurrent and isinstance(c.map, Diagonal) for c in netlist.into(p.name))
+            for p in netlist.populations
+        }
         self.ordered = profile.limits.output_axons_per_core is not None
         if self.ordered:
             self._watch_axons()
@@ -66,7 +71,8 @@ class Room:
     def _watch_axons(self) -> None:
         shared = is_native(self.profile)
         for c in self.netlist.connections:
-            if not on_host(self.netlist, c, self.profile):
+            looped = c.recurrent and isinstance(c.map, Diagonal)
+            if not looped and not on_host(self.netlist, c, self.profile):
                 source, target = self.netlist[c.source].shape, self.netlist[c.target].shape
                 arrivals = Arrivals(c, source, target, shared)
                 self._into[c.target].append(arrivals)
@@ -76,6 +82,8 @@ class Room:
         """What neurons take of a core."""
         taken = usage(self.netlist, p, boxes, self.profile)
         sent = sum(a.total(boxes) for a in self._from[p.name]) if self.ordered else 0
+        # Its own pieces are not placed yet; a neuron that drives only itself has one axon for it.
+        sent += count(boxes) * self._loops[p.name] if self.ordered else 0
         return taken + Usage(output_axons=sent) if sent else taken
 
     def fits(self, used: Usage) -> bool:
@@ -140,7 +148,7 @@ class Room:
 
 
 def _largest(most: int, fits: Callable[[int], bool]) -> int:
-    """The largest number up to `most` that fits, given that a smaller one always does; 0 if none."""
+    """The largest number up to `most` that fits, given that smaller ones do; 0 if none."""
     if most <= 0 or fits(most):
         return max(most, 0)
     low, high = 0, most - 1

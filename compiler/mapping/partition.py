@@ -211,7 +211,7 @@ class _Filling:
         axis = max(range(len(box)), key=lambda i: (min(box[i][1] - box[i][0], 2), i))
         low, high = box[axis]
         if high - low < 2:
-            raise too_large(self._room.netlist, p, self._profile, (box,))
+            raise too_large(p, (box,), self._room.usage(p, (box,)), self._profile)
         for edges in ((low, (low + high) // 2), ((low + high) // 2, high)):
             self._split(p, (*box[:axis], edges, *box[axis + 1 :]))
 

@@ -154,7 +154,7 @@ def _within(box: Box, of: Box) -> bool:
 
 
 def _overlap(boxes: list[Box]) -> bool:
-    """Do any two boxes meet? Swept along the axis on which they differ most, with those still open."""
+    """Do any two boxes meet? Swept along the axis on which they differ most."""
     if len(boxes) < 2:
         return False
     edges = np.array(boxes, np.int64)

@@ -18,6 +18,8 @@ from lapilli.compiler.neurons import Source
 
 _LEAN = 0.97
 """Share of the neurons that a core could hold that a cut may leave it with, to save memory."""
+_SAME = 1.01
+"""Times the least price is no higher price."""
 _MOST_GROUPS = 6
 """Times the fewest groups of channels, to save memory: every input spike goes to all groups."""
 
@@ -67,7 +69,7 @@ class Planner:
             return self.plan(p, None, lean)
         if not found:
             smallest = (tuple((0, 1) for _ in p.shape),)
-            raise too_large(self._room.netlist, p, self._room.profile, smallest)
+            raise too_large(p, smallest, self._room.usage(p, smallest), self._room.profile)
         return _leanest(found) if lean else self._cheapest(p, found)
 
     def whole(self, p: Population) -> Plan:
@@ -79,7 +81,7 @@ class Planner:
         if not self._room.fits(taken):
             plan = self.plan(p)
             needs = len(plan.cut.groups) * -(-plan.cut.units // plan.alone)
-            raise too_large(self._room.netlist, p, self._room.profile, boxes, needs)
+            raise too_large(p, boxes, taken, self._room.profile, needs)
         return Plan(cut, cut.units, taken, taken)
 
     def _found(self, p: Population) -> list[Plan]:
@@ -98,9 +100,13 @@ class Planner:
 
         def price(i: int) -> float:
             shared, alone = (costs[i][j] / least[j] if least[j] else 1.0 for j in range(2))
-            return round((shared + alone) / 2 if self._shared else alone, 2)
+            return (shared + alone) / 2 if self._shared else alone
 
-        return found[min(range(len(found)), key=lambda i: (price(i), i))]
+        prices = [price(i) for i in range(len(found))]
+        # Of those that cost about the same, the fewest groups: inputs go to fewest cores.
+        return next(
+            plan for plan, cost in zip(found, prices, strict=True) if cost <= min(prices) * _SAME
+        )
 
     def _cost(self, p: Population, plan: Plan) -> tuple[float, float]:
         """What a neuron costs: at the prices of the bound, and in cores that nobody shares."""

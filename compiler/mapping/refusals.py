@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lapilli.compiler.errors import InputError, NetlistError
 from lapilli.compiler.mapping.regions import Boxes, count
-from lapilli.compiler.mapping.resources import LIMITS, Usage, excess, usage
+from lapilli.compiler.mapping.resources import LIMITS, Usage, excess
 from lapilli.compiler.netlist import Netlist, Population
 from lapilli.hardware_profiles import Profile
 
@@ -70,14 +70,13 @@ def unchecked(profile: Profile) -> tuple[Unchecked, ...]:
 
 
 def too_large(
-    netlist: Netlist, p: Population, profile: Profile, boxes: Boxes, needs: int | None = None
+    p: Population, boxes: Boxes, taken: Usage, profile: Profile, needs: int | None = None
 ) -> NetlistError:
     """For neurons that no core holds; needs: the cores that would, were the layer cut."""
-    taken = usage(netlist, p, boxes, profile)
-    found = excess(taken, profile) or excess(taken + Usage(output_axons=2**62 - 1), profile)
+    found = excess(taken, profile)
     assert found is not None
     where = f"{p.name} ({type(p.neuron).__name__})"
-    what = "one neuron" if count(boxes) == 1 else f"{count(boxes)} neurons on one core"
+    what = "one neuron" if count(boxes) == 1 else f"{count(boxes):,} neurons on one core"
     return exceeds(where, what, *found, profile, needs)
 
 
@@ -122,7 +121,7 @@ def too_many(netlist: Netlist, profile: Profile, cores: int, room: int) -> Netli
 def whole_exists(netlist: Netlist, whole: Iterable[str]) -> frozenset[str]:
     """The names of populations that stay on one core. Raises InputError for an unknown one."""
     known = [p.name for p in netlist.populations]
-    wanted = frozenset(whole)
+    wanted = frozenset([whole] if isinstance(whole, str) else whole)
     for name in sorted(wanted - set(known)):
         close = difflib.get_close_matches(name, known, n=1)
         raise InputError(
@@ -133,3 +132,50 @@ def whole_exists(netlist: Netlist, whole: Iterable[str]) -> frozenset[str]:
             remedy=f"Did you mean {close[0]!r}?" if close else "Choose one of these.",
         )
     return wanted
+
+
+def check_wishes(
+    objective: str, objectives: Iterable[str], rates: Mapping[str, float], seed: int
+) -> None:
+    """Raise InputError for an objective that nobody knows, rates that are none, a negative seed."""
+    allowed = ", ".join(objectives)
+    if objective not in allowed.split(", "):
+        raise InputError(
+            "objective",
+            "what is made small is known",
+            found=objective,
+            allowed=allowed,
+            remedy="Choose one of them.",
+        )
+    for name, rate in rates.items():
+        if not 0 <= rate <= 1:
+            raise InputError(
+                f"rates: {name!r}",
+                "a neuron sends at most one spike in a step",
+                found=rate,
+                allowed="0..1 spikes per neuron and step",
+                remedy="Divide spikes by neurons, steps and images.",
+            )
+    if seed < 0:
+        raise InputError(
+            "seed",
+            "a seed is not negative",
+            found=seed,
+            allowed="0 or more",
+            remedy="Choose another one.",
+        )
+
+
+def check_rates(netlist: Netlist, rates: Mapping[str, float]) -> None:
+    """Raise InputError for a rate of a population that is not placed."""
+    known = [p.name for p in netlist.populations]
+    for name in rates:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise InputError(
+                f"rates: {name!r}",
+                "a population with a rate exists",
+                found=name,
+                allowed=", ".join(known[:12]),
+                remedy=f"Did you mean {close[0]!r}?" if close else "Choose one of these.",
+            )

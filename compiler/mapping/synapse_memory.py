@@ -86,7 +86,8 @@ def is_native(profile: Profile) -> bool:
 def is_shared(m: LinearMap) -> bool:
     """Are weights stored once for all positions of a channel?"""
     if isinstance(m, Diagonal):
-        return m.weight.size <= m.in_shape[0]
+        behind = m.weight.shape[1:] if m.weight.ndim == len(m.in_shape) else m.weight.shape
+        return math.prod(behind) == 1
     return isinstance(m, Conv | ConvTransposed)
 
 

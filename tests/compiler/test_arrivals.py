@@ -17,7 +17,7 @@ from synapse_structure import structure
 
 from lapilli.compiler.linear import FORMS, LinearMap, Shape
 from lapilli.compiler.mapping.arrivals import Arrivals
-from lapilli.compiler.mapping.regions import Boxes, indices, whole
+from lapilli.compiler.mapping.regions import Boxes, indices, reshaped, whole
 from lapilli.compiler.mapping.resources import on_host
 from lapilli.compiler.mapping.synapse_memory import is_native
 from lapilli.compiler.mapping.traffic import traffic
@@ -48,14 +48,18 @@ def test_pairs_of_a_neuron_and_a_core(
     source, target = view(rng, m.in_shape, seen), view(rng, m.out_shape, seen)
     arrivals = Arrivals(connection("a", "b", m), source, target, shared)
     rows = structure(m)
-    readers: list[list[Boxes]] = []
+    readers: list[list[Boxes]] = []  # in the shape of the map's outputs
     for core in range(int(rng.integers(1, 4))):
         boxes = random_boxes(rng, target)
         arrivals.add(core, boxes)
-        readers.append([boxes] if shared else [(box,) for box in boxes])
+        here = reshaped(boxes, target, m.out_shape)
+        readers.append([here] if shared else [(box,) for box in here])
     senders = random_boxes(rng, source)
     expected = [
-        [sum(read(rows, target, memory, source, (box,)) for memory in core) for core in readers]
+        [
+            sum(read(rows, m.out_shape, memory, source, (box,)) for memory in core)
+            for core in readers
+        ]
         for box in senders
     ]
     for box, wanted in zip(senders, expected, strict=True):

@@ -118,7 +118,8 @@ def test_a_parameter_of_any_shape_is_kept(data: st.DataObject) -> None:
     check_equal(found, np.asarray(values, np.int64))
     full = values_of(values, shape, len(own))
     for group in groups:
-        here = full[(..., *(slice(low, high) for low, high in group["box"]))]
+        within = (..., *(slice(low, high) for low, high in group["box"]))
+        here = full[within]
         kept = here.reshape(*own, len(here) if not own else here.shape[len(own)], -1)
         shared = [(kept == kept[..., :1, :1]).all(), (kept == kept[..., :1]).all()]
         wanted = "group" if shared[0] else "channel" if shared[1] else "neuron"

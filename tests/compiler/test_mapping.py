@@ -377,10 +377,11 @@ def test_boxes_that_meet_are_found_wherever_they_are(seed: int) -> None:
     net, profile = picture(shape), chip()
     placement = place(net, profile)
     (core,) = placement.cores
-    readout = [s for s in core.slices if s.population == "out"]
+    net = placement.netlist
+    others = [s for s in core.slices if s.population != "conv"]
     for found, right in ((boxes, True), (spoilt, moved == boxes[index])):
         held = tuple(CoreSlice("conv", box) for box in found)
-        changed = replace(placement, cores=(replace(core, slices=(*held, *readout)),))
+        changed = replace(placement, cores=(replace(core, slices=(*held, *others)),))
         if right:
             changed.verify(net, profile)
         else:

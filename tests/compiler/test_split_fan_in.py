@@ -40,10 +40,10 @@ from lapilli.compiler.linear import (
     LinearMap,
     frozen,
 )
+from lapilli.compiler.mapping.relays import split_fan_in
 from lapilli.compiler.netlist import Connection, Netlist, Population
 from lapilli.compiler.neurons import OrGate, Readout, Source, Window
 from lapilli.compiler.numerics import Int64Array
-from lapilli.compiler.passes.relays import split_fan_in
 from lapilli.compiler.schedule import schedule
 from lapilli.hardware_profiles import Profile, load
 from lapilli.runtime import reference

@@ -14,8 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from lapilli.compiler.linear import Array, Conv, Dense, frozen
+from lapilli.compiler.mapping.relays import sums, unfit
 from lapilli.compiler.netlist import Connection, Netlist, Population
-from lapilli.compiler.passes.relays import sums, unfit
 from lapilli.compiler.schedule import schedule
 from lapilli.hardware_profiles import Profile
 
