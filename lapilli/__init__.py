@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lapilli.robustness_report import Robustness
     from lapilli.runtime.early_stop import EarlyStop as EarlyStop
     from lapilli.runtime.energy import Estimate
+    from lapilli.runtime.layout import Layout
     from lapilli.runtime.neurobench_metrics import NeuroBench
     from lapilli.runtime.trace import Record, Trace
     from lapilli.runtime.verification import Verification
@@ -250,13 +251,27 @@ def estimate(
     *,
     profile: str | Path | Profile | None = None,
     without: Sequence[str] = (),
+    placed: bool = False,
+    placement: Placement | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Estimate:
     """Energy and latency of one inference, counted on these images.
 
-    profile: the chip, or a board; None takes the one that the network was compiled for; without:
-    constants to leave out, such as "energy.chip_static_mw".
+    profile: the chip, or a board; None takes that of the placement, or else the one that the
+    network was compiled for; without: constants to leave out, such as "energy.chip_static_mw";
+    placed: place the network first, with what these images make it send; or placement: of it.
     """
+    if placed or placement is not None:
+        from lapilli.placed_estimate import estimate as on_cores
+
+        return on_cores(
+            artifact,
+            _array(images),
+            None if profile is None else _profile(profile),
+            without,
+            placement,
+            progress,
+        )
     trace = run(artifact, images, record="outputs", progress=progress)
     return estimate_events(artifact, trace, profile=profile, without=without)
 
@@ -280,8 +295,12 @@ def estimate_events(
     *,
     profile: str | Path | Profile | None = None,
     without: Sequence[str] = (),
+    layout: Layout | None = None,
 ) -> Estimate:
-    """Energy and latency from the events of a run that was made already."""
+    """Energy and latency from the events of a run that was made already.
+
+    layout: of a placement, see `lapilli.placed_estimate`; artifact is then the placed network.
+    """
     from lapilli.compiler.schedule import schedule
     from lapilli.runtime.energy import estimate as price
 
@@ -295,6 +314,7 @@ def estimate_events(
         ann_macs=dict(artifact.provenance.ann_macs),
         graded=netlist.graded,
         without=without,
+        layout=layout,
     )
 
 

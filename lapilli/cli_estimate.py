@@ -17,6 +17,11 @@ from lapilli import network_inputs, terminal
     "--profile", metavar="NAME", help="another chip than the one compiled for, or a board"
 )
 @click.option(
+    "--placed",
+    is_flag=True,
+    help="Place it on cores first, with the spikes counted here: packets, hops, chips.",
+)
+@click.option(
     "--without",
     metavar="KEY",
     multiple=True,
@@ -32,23 +37,40 @@ def estimate(
     spec: str,
     limit: int | None,
     profile: str | None,
+    placed: bool,
     without: tuple[str, ...],
     neurobench: bool,
     as_json: bool,
 ) -> None:
     """Energy and latency of one inference, as bands, with sources and what is not counted."""
     import lapilli
-    from lapilli import render_energy, reports
+    from lapilli import hardware_profiles, render_energy, reports
 
     artifact = lapilli.load(model_file)
     with terminal.bars() as bar:
+        runs, layout = artifact, None
+        if placed:
+            from lapilli import placed_estimate
+
+            # What can be refused at once is refused before minutes of counting.
+            chip = hardware_profiles.load(profile or artifact.provenance.profile)
+            runs = placed_estimate.on_chip(artifact, chip)
         dataset = network_inputs.images(artifact, spec, limit, bar)
         evaluation = reports.evaluate(
-            artifact, dataset.images, agreement_images=0, progress=bar("counting events")
+            runs, dataset.images, agreement_images=0, progress=bar("counting events")
         )
+        if placed:
+            counters: dict[str, terminal.Count] = {}
+            layout = placed_estimate.layout_of(
+                artifact,
+                evaluation.events,
+                dataset.images,
+                chip,
+                progress=lambda stage, done, of: counters.setdefault(stage, bar(stage))(done, of),
+            )
         report = {
             "artifact": reports.identity(artifact, model_file),
-            **reports.estimate_report(artifact, evaluation, dataset, profile, without),
+            **reports.estimate_report(runs, evaluation, dataset, profile, without, layout),
         }
         if neurobench:
             metrics = lapilli.neurobench(

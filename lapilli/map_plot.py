@@ -93,7 +93,9 @@ def png(
             dpi=FINE if len(placement.cores) > MANY else DPI,
             layout=ConstrainedLayoutEngine(h_pad=0.08, wspace=0.03),
         )
-        above, below = figure.subfigures(2, 1, height_ratios=(maps, bars))
+        # Stubs of different versions of matplotlib disagree on what comes back.
+        halves: Any = figure.subfigures(2, 1, height_ratios=(maps, bars))
+        above, below = halves
         panels = above.subplots(1, 3)
         _populations(panels[0], where, colours)
         _fullness(panels[1], where)
@@ -218,10 +220,10 @@ def _fullness(axes: Axes, where: Seats) -> None:
 def _scale(axes: Axes, drawn: Any) -> None:
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    bar = axes.figure.colorbar(
+    bar: Any = axes.figure.colorbar(
         drawn, ax=axes, location="bottom", shrink=0.6, aspect=40, pad=0.02, anchor=(0.0, 1.0)
     )
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(width=0.5, length=2)
     bar.locator, bar.formatter = MaxNLocator(5), EngFormatter(sep="")
     bar.update_ticks()

@@ -37,14 +37,14 @@ def measured_rates(
     The network runs as it is placed on the chip, so relays are counted, and so is the input.
     """
     from lapilli.runtime import run
+    from lapilli.runtime.placed_layout import rates
 
     placed = replace(artifact, netlist=as_placed(artifact.netlist, profile))
     events = run(placed, images, record="outputs", progress=progress).events
-    found = {name: e.spikes / (e.neurons * e.steps * e.images) for name, e in events.items()}
-    return {artifact.netlist.input.name: _input_rate(artifact, images), **found}
+    return {artifact.netlist.input.name: input_rate(artifact, images), **rates(events)}
 
 
-def _input_rate(artifact: Artifact, images: npt.NDArray[np.float32]) -> float:
+def input_rate(artifact: Artifact, images: npt.NDArray[np.float32]) -> float:
     """Share of the input's values that are sent in a mean step."""
     from lapilli.runtime import poisson, quantise_input
 

@@ -20,6 +20,20 @@ _PARTS = {
     "total_pj": "total energy",
     "board_total_pj": "total energy of the board",
 }
+_TRAFFIC = {
+    "packets": "packets",
+    "host_packets": "of these from the host",
+    "east_west": "steps between tiles, east or west",
+    "north_south": "steps between tiles, north or south",
+    "chip_crossings": "borders between chips crossed",
+    "relays": "neurons that are relays",
+}
+_STEP = {
+    "core_us": "a step: the busiest core",
+    "mesh_us": "a step: the busiest link",
+    "barrier_us": "a step: the barrier after either",
+    "floor_us": "a step: the shortest one observed",
+}
 _FIGURES = {
     "total.dynamic_pj": "dynamic energy, all layers",
     "step_time_us": "step time",
@@ -36,6 +50,8 @@ def estimate(report: Report) -> Iterator[RenderableType]:
     yield _energy(e, f"{where['source']}, {where['images']} images", star)
     yield _processor(e)
     yield _devices(e)
+    if e["placement"] is not None:
+        yield _placement(e, star)
     yield _layers(e, star)
     yield _events(report["events"])
     if "neurobench" in report:
@@ -57,8 +73,10 @@ def _energy(e: Report, data: str, star: str) -> Table:
         "neuron_updates_pj": "neuron updates",
         "spikes_pj": "spikes",
         "input_pj": "analog input",
-        "dynamic_pj": "dynamic energy, all layers",
     }
+    if e["placement"] is not None:
+        names |= {"spikes_pj": "spikes and packets", "hops_pj": "hops of packets"}
+    names["dynamic_pj"] = "dynamic energy, all layers"
     for key, name in names.items():
         made.add_row(name, *_joules(e["total"][key]))
     for key, name in (("single", "one image alone"), ("streaming", "images back to back")):
@@ -72,8 +90,29 @@ def _energy(e: Report, data: str, star: str) -> Table:
         made.add_row("  energy times time", *_energy_delay(duration["energy_delay_pj_us"]))
     made.add_section()
     made.add_row(f"cores, chips: {e['cores']}, {e['chips']}", "", "", "")
-    limit = "the shortest step observed" if e["bottleneck"] is None else e["bottleneck"]
-    made.add_row(f"step time, set by {plain(limit)}", *_times(e["step_time_us"]))
+    made.add_row(f"step time, set by {plain(_limit(e))}", *_times(e["step_time_us"]))
+    return made
+
+
+def _limit(e: Report) -> str:
+    """What decides how long a step takes."""
+    if e["placement"] is not None and e["placement"]["decided_by"] == "mesh":
+        return "the busiest link"
+    return "the shortest step observed" if e["bottleneck"] is None else str(e["bottleneck"])
+
+
+def _placement(e: Report, star: str) -> Table:
+    placed = e["placement"]
+    made = table(
+        f"Placed on {e['cores']} cores of {e['chips']} chip(s), for {placed['objective']}",
+        ("one inference", ""),
+        caption="-: the profile states no mesh, or no time of a hop",
+    )
+    for key, name in _TRAFFIC.items():
+        made.add_row(name, _count(placed[key]))
+    for key, name in _STEP.items():
+        band = placed[key]
+        made.add_row(f"{name}{star}", "-" if band is None else _times(band)[1])
     return made
 
 

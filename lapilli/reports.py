@@ -34,6 +34,7 @@ from lapilli.runtime.trace import Trace
 if TYPE_CHECKING:
     from lapilli.compiler.artifact import Artifact
     from lapilli.hardware_profiles import Profile
+    from lapilli.runtime.layout import Layout
     from lapilli.runtime.verification import Verification
 
 Report = dict[str, Any]
@@ -321,10 +322,13 @@ def estimate_report(
     dataset: Dataset,
     profile: str | None = None,
     without: Sequence[str] = (),
+    layout: Layout | None = None,
 ) -> Report:
-    """The estimate as it is, and the events that it was made from."""
+    """The estimate as it is, and the events that it was made from; layout: of a placement."""
     counted = Trace("reference", np.zeros(0), {}, {}, events=evaluation.events)
-    estimate = lapilli.estimate_events(artifact, counted, profile=profile, without=without)
+    estimate = lapilli.estimate_events(
+        artifact, counted, profile=profile, without=without, layout=layout
+    )
     return {
         "method": artifact.provenance.method,
         "data": data_report(dataset),

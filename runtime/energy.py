@@ -10,54 +10,36 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 
 from lapilli.compiler.errors import InputError
 from lapilli.hardware_profiles import Profile, ProfileError, load, names
 from lapilli.runtime.device_table import by_device
+from lapilli.runtime.estimate_notes import assumptions, not_counted
 from lapilli.runtime.estimates import ArithmeticCost as ArithmeticCost
 from lapilli.runtime.estimates import Duration as Duration
 from lapilli.runtime.estimates import Estimate as Estimate
 from lapilli.runtime.estimates import LayerEnergy as LayerEnergy
+from lapilli.runtime.estimates import Placed as Placed
 from lapilli.runtime.estimates import Used as Used
+from lapilli.runtime.layout import WORK, Journeys, Layout, OnCores, Reals, spread
 from lapilli.runtime.metrics import PopulationEvents, check_events
-from lapilli.runtime.uncertainty import DRAWS, WITHIN, Constants, Figure, band, uncertainty
+from lapilli.runtime.uncertainty import DRAWS, Constants, Figure, band, uncertainty
 from lapilli.runtime.uncertainty import Band as Band
 
 _PJ_PER_MW_US = 1000.0
 _US_PER_NS = 0.001
 
-_NUMBERS = ("energy.", "time.", "system.board_static_")
-_CHARGED = (
-    "features.graded_spikes",
-    "features.soft_reset_compartments",
-    "limits.neurons_per_core",
-    "limits.cores_per_chip",
-    *_NUMBERS,
-)
-_NEEDS_PLACEMENT = ("energy.hop_", "time.hop_", "time.axon_in_")
+_NUMBERS = ("energy.", "time.", "system.board_static_", "system.chip_hop_pj")
+_CHARGED = ("features.graded_spikes", "features.soft_reset_compartments", *_NUMBERS)
+_SPREAD = ("limits.neurons_per_core", "limits.cores_per_chip")
+_NEEDS_MESH = ("energy.hop_", "time.hop_", "system.chip_hop_")
+_NEEDS_PLACEMENT = ("time.axon_in_", *_NEEDS_MESH)
 _CHARGED_REFERENCE = ("arithmetic.fp32_", "arithmetic.int8_")
-_LAYER_TERMS = ("synops_pj", "neuron_updates_pj", "spikes_pj", "input_pj")
-
-
-@final
-@dataclass(frozen=True)
-class Layout:
-    """On how many cores each population is, and on how many chips all are.
-
-    Packets to more than one core, hops and the traffic of links belong here as well, once a
-    placement says which core holds what.
-    """
-
-    cores: Mapping[str, int]
-    chips: int
-
-    @property
-    def all_cores(self) -> int:
-        """Cores in use."""
-        return sum(self.cores.values())
+_LAYER_TERMS = ("synops_pj", "neuron_updates_pj", "spikes_pj", "input_pj", "hops_pj")
+_CORES_AT_ONCE = 256
 
 
 @final
@@ -71,13 +53,13 @@ class _Chip:
     compartments: int
     takes_analog_input: bool
 
-    def spread(self, events: Mapping[str, PopulationEvents]) -> Layout:
-        """Each population on the fewest cores that hold its neurons: what is, unplaced, assumed."""
-        cores = {
-            name: -(-e.neurons * self.compartments // self.neurons_per_core)
-            for name, e in events.items()
-        }
-        return Layout(cores, -(-sum(cores.values()) // self.cores_per_chip))
+
+class _Step(NamedTuple):
+    """A mean step: how long, because of whose cores, and its parts where it was placed."""
+
+    time_us: Figure
+    bottleneck: str | None
+    placement: Placed | None = None
 
 
 def estimate(
@@ -90,6 +72,7 @@ def estimate(
     graded: bool,
     reference_profile: Profile | None = None,
     without: Collection[str] = (),
+    layout: Layout | None = None,
 ) -> Estimate:
     """Energy and latency of one inference from counted events.
 
@@ -98,8 +81,10 @@ def estimate(
     of each layer of the original network; graded: whether spikes between populations carry a
     payload, so that a synaptic event multiplies; reference_profile: the processor to compare
     with, "cmos45" if None; without: constants of the profile to leave out, such as
-    "energy.chip_static_mw". Raises InputError for events and steps that cannot belong together and
-    for constants that are not there, ProfileError where a profile lacks a table that is needed.
+    "energy.chip_static_mw"; layout: of a placement (`placed_layout.layout`), made with the same
+    events; None spreads each population over the fewest cores. Raises InputError for events, steps
+    and layouts that cannot belong together and for constants that are not there, ProfileError where
+    a profile lacks a table that is needed.
     """
     images = check_events(events)
     chip = _chip(profile, without)
@@ -114,17 +99,21 @@ def estimate(
             allowed="binary spikes",
             remedy="Compile with unary sending, or estimate for a chip with graded spikes.",
         )
-    layout = chip.spread(events)
-    layers = {name: _layer(e, chip, processor) for name, e in events.items()}
+    if layout is None:
+        layout = spread(events, chip.compartments, chip.neurons_per_core, chip.cores_per_chip)
+    _check_layout(events, layout)
+    layers = {name: _layer(name, e, chip, layout, processor) for name, e in events.items()}
     total = {
         term: _sum(layer[term] for layer in layers.values()) for term in next(iter(layers.values()))
     }
-    step_time_us, bottleneck = _step_time(events, chip, layout)
-
-    def duration(steps: int) -> dict[str, Figure]:
-        return _duration(events, chip, layout, steps, step_time_us, total["dynamic_pj"])
-
-    single, streaming = duration(latency_steps), duration(interval_steps)
+    if layout.placed is None:
+        step = _step_time(events, chip, layout)
+    else:
+        step = _placed_step_time(layout.placed, chip)
+    single, streaming = (
+        _duration(events, chip, layout, steps, step.time_us, total["dynamic_pj"])
+        for steps in (latency_steps, interval_steps)
+    )
     ann = tuple(_cost(name, n, 0, processor) for name, n in ann_macs.items())
     snn = tuple(
         _cost(
@@ -137,7 +126,7 @@ def estimate(
     )
     figures = {
         "total.dynamic_pj": total["dynamic_pj"],
-        "step_time_us": step_time_us,
+        "step_time_us": step.time_us,
         "single.total_pj": single["total_pj"],
         "streaming.total_pj": streaming["total_pj"],
     }
@@ -151,8 +140,9 @@ def estimate(
         chips=layout.chips,
         layers=tuple(LayerEnergy(name, **_bands(layer)) for name, layer in layers.items()),
         total=LayerEnergy("total", **_bands(total)),
-        step_time_us=band(step_time_us),
-        bottleneck=bottleneck,
+        step_time_us=band(step.time_us),
+        bottleneck=step.bottleneck,
+        placement=step.placement,
         single=_as_duration(latency_steps, single),
         streaming=_as_duration(interval_steps, streaming),
         ann=ann,
@@ -163,9 +153,9 @@ def estimate(
         ),
         devices=by_device(events, ann_macs),
         uncertainty=uncertainty(figures, chip.constants.used(_NUMBERS)),
-        sources=_used(chip.constants, _CHARGED) + _used(processor, _CHARGED_REFERENCE),
-        assumptions=_assumptions(profile, chip, graded),
-        not_counted=_not_counted(profile, chip, reference, without),
+        sources=_used(chip.constants, *_charged(layout)) + _used(processor, _CHARGED_REFERENCE),
+        assumptions=assumptions(profile, layout, chip.neurons_per_core, graded),
+        not_counted=not_counted(profile, layout, reference, without),
     )
 
 
@@ -246,6 +236,17 @@ def _check_run(
             )
 
 
+def _check_layout(events: Mapping[str, PopulationEvents], layout: Layout) -> None:
+    if layout.cores.keys() != events.keys():
+        raise InputError(
+            "layout",
+            "the layout is that of the populations that were counted",
+            found=", ".join(layout.cores),
+            allowed=", ".join(events),
+            remedy="Make the layout with these very events.",
+        )
+
+
 def _sum(figures: Iterable[Figure]) -> Figure:
     return sum(figures, np.zeros(1 + DRAWS))
 
@@ -254,24 +255,37 @@ def _bands(figures: Mapping[str, Figure]) -> dict[str, Band]:
     return {name: band(figure) for name, figure in figures.items()}
 
 
-def _layer(e: PopulationEvents, chip: _Chip, processor: Constants) -> dict[str, Figure]:
+def _layer(
+    name: str, e: PopulationEvents, chip: _Chip, layout: Layout, processor: Constants
+) -> dict[str, Figure]:
     """The terms of `LayerEnergy`, per inference."""
-    of = chip.constants
-    accesses = e.neurons * e.steps * chip.compartments
-    updates = e.neuron_updates / e.images * chip.compartments
+    of, compartments = chip.constants, layout.compartments[name]
+    accesses = e.neurons * e.steps * compartments
+    updates = e.neuron_updates / e.images * compartments
     input_macs = e.input_macs / e.images
     on_chip, on_host = (input_macs, 0.0) if chip.takes_analog_input else (0.0, input_macs)
+    spikes = e.spikes / e.images
+    packets = layout.packets(name, spikes)
     terms = (
         of("energy.synop_pj") * (e.synops / e.images),
         of("energy.neuron_access_pj") * accesses + of("energy.neuron_update_pj") * updates,
-        (of("energy.spike_pj") + of("energy.axon_out_pj")) * (e.spikes / e.images),
+        of("energy.spike_pj") * spikes + of("energy.axon_out_pj") * packets,
         of("energy.synop_pj") * on_chip,
+        _hops_pj(layout.ways(name), of),
     )
     return {
         **dict(zip(_LAYER_TERMS, terms, strict=True)),
         "dynamic_pj": _sum(terms),
         "host_pj": processor("arithmetic.int8_mac_pj") * on_host,
     }
+
+
+def _hops_pj(ways: Journeys, of: Constants) -> Figure:
+    return np.asarray(
+        of("energy.hop_east_west_pj") * ways.east_west
+        + of("energy.hop_north_south_pj") * ways.north_south
+        + of("system.chip_hop_pj") * ways.chip_crossings
+    )
 
 
 def _core_time_us(e: PopulationEvents, chip: _Chip, cores: int) -> Figure:
@@ -287,16 +301,64 @@ def _core_time_us(e: PopulationEvents, chip: _Chip, cores: int) -> Figure:
     return np.asarray(work_ns * (_US_PER_NS / cores))
 
 
-def _step_time(
-    events: Mapping[str, PopulationEvents], chip: _Chip, layout: Layout
-) -> tuple[Figure, str | None]:
+def _step_time(events: Mapping[str, PopulationEvents], chip: _Chip, layout: Layout) -> _Step:
     """The longer of the step floor and the busiest core with the barrier after it."""
     floor = chip.constants("time.step_floor_us")
     barrier = chip.constants("time.barrier_ns") * _US_PER_NS
     times = {n: _core_time_us(e, chip, layout.cores[n]) + barrier for n, e in events.items()}
     busiest = max(times, key=lambda name: float(times[name][0]))
     longest = np.maximum.reduce([floor, *times.values()])
-    return longest, busiest if times[busiest][0] > floor[0] else None
+    return _Step(longest, busiest if times[busiest][0] > floor[0] else None)
+
+
+def _placed_step_time(placed: OnCores, chip: _Chip) -> _Step:
+    """As `compiler.mapping.step_time`, in bands: the floor, or a core or link and the barrier."""
+    of = chip.constants
+    floor, barrier = of("time.step_floor_us"), of("time.barrier_ns") * _US_PER_NS
+    per_core = np.zeros((int(placed.core.max()) + 1, len(WORK)))
+    np.add.at(per_core, placed.core, placed.work)
+    costs = np.stack([of(key) for key in WORK]) * _US_PER_NS
+    busiest = int((per_core @ costs[:, 0]).argmax())
+    core_us = _longest(np.unique(per_core, axis=0), costs)
+    hop = np.maximum(of("time.hop_east_west_ns"), of("time.hop_north_south_ns")) * _US_PER_NS
+    timed = of.knows("time.hop_east_west_ns") or of.knows("time.hop_north_south_ns")
+    mesh_us = None if placed.worst_link is None or not timed else hop * placed.worst_link
+    terms = {"cores": core_us + barrier, "floor": floor}
+    if mesh_us is not None:
+        terms = {"cores": core_us + barrier, "mesh": mesh_us + barrier, "floor": floor}
+    decided = max(terms, key=lambda name: float(terms[name][0]))
+    here = np.flatnonzero(placed.core == busiest)
+    most = here[int((placed.work[here] @ costs[:, 0]).argmax())]
+    sent, arriving = placed.sent_in_all, placed.from_host_in_all
+    ways = None if placed.worst_link is None else sent + arriving
+    return _Step(
+        np.maximum.reduce(list(terms.values())),
+        placed.population[most] if decided == "cores" else None,
+        Placed(
+            objective=placed.objective,
+            relays=placed.relays,
+            packets=sent.packets + arriving.packets,
+            host_packets=arriving.packets,
+            east_west=None if ways is None else ways.east_west,
+            north_south=None if ways is None else ways.north_south,
+            chip_crossings=None if ways is None else ways.chip_crossings,
+            decided_by=decided,
+            busiest_core=busiest,
+            core_us=band(core_us),
+            mesh_us=None if mesh_us is None else band(mesh_us),
+            barrier_us=band(barrier),
+            floor_us=band(floor),
+        ),
+    )
+
+
+def _longest(work: Reals, costs: Figure) -> Figure:
+    """In every draw the core that takes longest; work: (cores, kinds), costs: (kinds, draws)."""
+    longest = np.zeros(costs.shape[1])
+    for start in range(0, len(work), _CORES_AT_ONCE):
+        times = work[start : start + _CORES_AT_ONCE] @ costs
+        np.maximum(longest, times.max(axis=0), out=longest)
+    return longest
 
 
 def _duration(
@@ -310,7 +372,9 @@ def _duration(
     """The terms of `Duration`."""
     of = chip.constants
     time_us = step_time_us * float(steps)
-    idle = sum(e.neurons * chip.compartments * (steps - e.steps) for e in events.values())
+    idle = sum(
+        e.neurons * layout.compartments[name] * (steps - e.steps) for name, e in events.items()
+    )
     pj_per_mw = time_us * _PJ_PER_MW_US
     chips = {
         "chip_static_pj": of("energy.chip_static_mw") * pj_per_mw * float(layout.chips),
@@ -347,54 +411,18 @@ def _cost(name: str, macs: float, accumulates: float, processor: Constants) -> A
     return ArithmeticCost(name, macs, accumulates, energy_pj("fp32"), energy_pj("int8"))
 
 
-def _used(constants: Constants, prefixes: tuple[str, ...]) -> tuple[Used, ...]:
+def _charged(layout: Layout) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """How the keys of constants that enter begin, and which of these are to be left out."""
+    if layout.placed is None:
+        return (*_CHARGED, *_SPREAD), _NEEDS_PLACEMENT
+    return _CHARGED, _NEEDS_MESH if layout.placed.worst_link is None else ()
+
+
+def _used(
+    constants: Constants, prefixes: tuple[str, ...], but: tuple[str, ...] = ()
+) -> tuple[Used, ...]:
     return tuple(
         Used(key, q.value, q.unit, q.confidence, q.source)
         for key, q in constants.used(prefixes).items()
-        if not key.partition(".")[2].startswith(_NEEDS_PLACEMENT)
+        if not (but and key.partition(".")[2].startswith(but))
     )
-
-
-def _assumptions(profile: Profile, chip: _Chip, graded: bool) -> tuple[str, ...]:
-    lines = [
-        "Each population is spread evenly over the fewest cores that hold its neurons; "
-        f"a core holds {chip.neurons_per_core} compartments and serves one population.",
-        f"Each neuron takes {chip.compartments} compartment(s), each charged as a neuron.",
-        "Every step takes as long as the busiest core in a mean step of its window.",
-        "Each spike is one packet to one core.",
-        f"Constants err independently of each other; a band holds {100 * WITHIN:g} % of the draws.",
-    ]
-    if not profile.calibrated:
-        lines.insert(0, f"The constants of {profile.title} are not calibrated against silicon.")
-    if graded:
-        lines.append("A synaptic event with a payload costs the chip as much as a binary one.")
-    if not chip.takes_analog_input:
-        lines.append("The host computes the analog input, as int8 operations (see host_pj).")
-    return tuple(lines)
-
-
-def _not_counted(
-    profile: Profile, chip: _Chip, reference: Profile, without: Collection[str]
-) -> tuple[str, ...]:
-    board = "" if chip.constants.knows("system.board_static_mw") else ", the board"
-    lines = [
-        "hops between cores, packets to further cores, receiving packets: they need a placement",
-        "synapse and axon memory, which may need more cores than the neurons do",
-        f"host, x86 cores, input and output, links between chips{board}",
-        "steps with more work than the mean step",
-        f"memory access, control and time on {reference.title}",
-    ]
-    if without:
-        lines.insert(0, f"left out as asked for: {', '.join(sorted(without))}")
-    optional = {
-        "neuron access": "energy.neuron_access_pj",
-        "spike generation": "energy.spike_pj",
-        "sending packets": "energy.axon_out_pj",
-        "power of x86 cores and mesh while running": "energy.chip_running_mw",
-        "power of cores in use": "energy.busy_core_mw",
-    }
-    known = {key for key, _ in profile.quantities()}
-    unknown = [term for term, key in optional.items() if key not in known]
-    if unknown:
-        lines.append(f"not known separately for {profile.title}: {', '.join(unknown)}")
-    return tuple(lines)

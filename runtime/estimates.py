@@ -17,7 +17,9 @@ class LayerEnergy:
     """Dynamic energy of one population per inference, in pJ.
 
     neuron_updates_pj includes the access to every neuron in the steps of its own window;
-    spikes_pj one packet per spike; input_pj the analog input where the chip takes it.
+    spikes_pj one packet per spike, or, placed, one per spike and destination core; input_pj the
+    analog input where the chip takes it; hops_pj the ways on the mesh and between chips, of the
+    packets that it sends and of those that the host sends to it; zero where nothing is placed.
     dynamic_pj is the sum of these. host_pj is spent outside the chip and is in no sum.
     """
 
@@ -26,6 +28,7 @@ class LayerEnergy:
     neuron_updates_pj: Band
     spikes_pj: Band
     input_pj: Band
+    hops_pj: Band
     dynamic_pj: Band
     host_pj: Band
 
@@ -52,6 +55,33 @@ class Duration:
     total_pj: Band
     energy_delay_pj_us: Band
     board_total_pj: Band | None
+
+
+@final
+@dataclass(frozen=True)
+class Placed:
+    """What a placement adds: traffic per inference and the parts of a mean step.
+
+    packets: one per spike and destination core; host_packets: from the host; east_west,
+    north_south, chip_crossings: steps of all of them, None where the chip states no mesh.
+    decided_by: "cores", "mesh" or "floor", what makes the step long; core_us: the busiest core;
+    mesh_us: the busiest link, None where the chip states no mesh or no time of a hop. relays:
+    neurons that the network did not have before it was placed.
+    """
+
+    objective: str
+    relays: int
+    packets: float
+    host_packets: float
+    east_west: float | None
+    north_south: float | None
+    chip_crossings: float | None
+    decided_by: str
+    busiest_core: int
+    core_us: Band
+    mesh_us: Band | None
+    barrier_us: Band
+    floor_us: Band
 
 
 @final
@@ -104,7 +134,8 @@ class Estimate:
 
     Wherever a figure of an estimate with `calibrated` False is printed, it is marked so.
     single: one image alone, from first step to last; streaming: images back to back.
-    bottleneck: the population whose cores set step_time_us, None where the step floor does.
+    bottleneck: the population whose cores set step_time_us, None where the step floor does, or the
+    mesh. placement: None where nothing was placed.
     ann: the original network on the reference processor; reference_snn: the spiking one there.
     devices: the two on those of keras-spiking's table.
     uncertainty: how bands were made, and which constants make them wide.
@@ -121,6 +152,7 @@ class Estimate:
     total: LayerEnergy
     step_time_us: Band
     bottleneck: str | None
+    placement: Placed | None
     single: Duration
     streaming: Duration
     ann: tuple[ArithmeticCost, ...]

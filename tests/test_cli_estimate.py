@@ -112,3 +112,31 @@ def test_a_term_left_out(run: Run, models: dict[str, Path]) -> None:
     )
     assert wrong.code == 2
     assert "energy.nothing" in wrong.err and "energy.synop_pj" in wrong.err
+
+
+@pytest.mark.parametrize("coding", list(METHODS))
+def test_placed_on_cores(run: Run, models: dict[str, Path], coding: str) -> None:
+    """The network is placed with the spikes counted here: as `map` does with the same images."""
+    ours = estimated(run, models[coding], "--placed")["estimate"]
+    mapped = run("map", models[coding], "--data", "digits", "--limit", IMAGES, "--json").json
+    assert (ours["cores"], ours["chips"]) == (mapped["cores"], mapped["chips"])
+    assert ours["placement"]["core_us"]["mid"] == pytest.approx(mapped["step"]["core_us"])
+    steps = ours["streaming"]["steps"] if coding == "unary" else 1
+    assert ours["placement"]["packets"] == pytest.approx(mapped["packets"] * steps)
+    assert not any("need a placement" in line for line in ours["not_counted"])
+    assert estimated(run, models[coding])["estimate"]["placement"] is None
+
+
+def test_the_tables_of_a_board(run: Run, models: dict[str, Path]) -> None:
+    options = ("--data", "digits", "--limit", 5, "--placed", "--profile", "kapoho-point")
+    text = run("estimate", models["graded"], *options).out
+    for words in (
+        *("Placed on 1 cores of 1 chip(s), for cores", "a step: the busiest core*"),
+        *("spikes and packets", "hops of packets", "of these from the host"),
+        *("7 chips of the system that are not in use", "the board"),
+    ):
+        assert words in text, words
+    plain = run("estimate", models["graded"], "--data", "digits", "--limit", 5).out
+    assert "Placed on" not in plain and "hops of packets" not in plain
+    refused = run("estimate", models["graded"], *options[:-1], "unlimited-nothing")
+    assert refused.code == 2 and "unlimited-nothing" in refused.err

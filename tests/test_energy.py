@@ -295,7 +295,7 @@ def test_the_dictionary_has_stable_keys() -> None:
     d = json.loads(json.dumps(e.as_dict(), allow_nan=False))
     band = {"low", "mid", "high"}
     layer = {"name", "synops_pj", "neuron_updates_pj", "spikes_pj", "input_pj", "dynamic_pj"}
-    layer |= {"host_pj"}
+    layer |= {"host_pj", "hops_pj"}
     duration = {"steps", "time_us", "chip_static_pj", "chip_running_pj", "busy_cores_pj"}
     duration |= {"idle_access_pj", "dynamic_pj", "total_pj", "board_total_pj"}
     duration |= {"energy_delay_pj_us"}
@@ -303,7 +303,7 @@ def test_the_dictionary_has_stable_keys() -> None:
     top = {"profile", "title", "calibrated", "reference", "images", "cores", "chips", "layers"}
     top |= {"total", "step_time_us", "bottleneck", "single", "streaming", "ann", "ann_total"}
     top |= {"reference_snn", "reference_snn_total", "sources", "assumptions", "not_counted"}
-    top |= {"uncertainty", "devices"}
+    top |= {"uncertainty", "devices", "placement"}
     assert d.keys() == top
     assert d["total"].keys() == d["layers"][0].keys() == layer
     assert d["single"].keys() == d["streaming"].keys() == duration

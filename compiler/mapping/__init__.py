@@ -17,6 +17,7 @@ import numpy as np
 
 from lapilli.compiler.errors import InputError
 from lapilli.compiler.mapping.arrange import arrange
+from lapilli.compiler.mapping.baselines import along_hilbert
 from lapilli.compiler.mapping.bound import Prices, prices
 from lapilli.compiler.mapping.core_graph import CoreGraph, Cost, cost
 from lapilli.compiler.mapping.fan_in import as_placed
@@ -27,6 +28,7 @@ from lapilli.compiler.mapping.refusals import (
     ELSEWHERE,
     UNCHECKED,
     Unchecked,
+    check_constants,
     check_rates,
     check_wishes,
     too_many,
@@ -115,7 +117,10 @@ def place(
     netlist.verify(profile)
     kept = whole_exists(netlist, whole)
     check_wishes(objective, OBJECTIVES, rates or {}, seed)
-    netlist = as_placed(netlist, profile)
+    check_constants(objective, profile)
+    given, netlist = netlist, as_placed(netlist, profile)
+    if netlist is not given:
+        netlist.verify(profile)  # relays delay their branch, so that others must wait
     check_rates(netlist, rates or {})
     worth = prices(netlist, profile)
     tell = progress or (lambda stage, done, of: None)
@@ -148,19 +153,23 @@ def _fillings(
         ]
         sent = traffic(netlist, held, profile, rates)
         busy = core_times_ns(netlist, held, sent, profile, rates)
-        step = step_time(busy, None, profile)
+        wanted = objective != "cores" and (room is None or len(held) <= room)
+        mesh = _mesh(profile, len(held)) if wanted else None
+        seats = None if mesh is None else along_hilbert(len(held), mesh)
+        spent = None if mesh is None or seats is None else cost(_graph(sent), mesh, seats)
+        step = step_time(busy, spent, profile)
         step_us = step.step_us if step else 0.0
         packets = float(sent.packets.sum() + sent.host_packets.sum())
         chips = _chips(profile, len(held))
         energy = step_energy_uj(len(held), chips, step_us, packets, profile)
         return _Held(held, sent, busy, step_us, energy or 0.0)
 
+    room = _room(profile)
     first = filled(Rules(whole=whole))
     _check_room(netlist, profile, len(first.pieces))
     yield first
     if objective == "cores" or profile.time is None:
         return
-    room = _room(profile)
     most = room if room is not None else _CHIPS_FOR_SPEED * _cores_of(profile, len(first.pieces))
     limit, least = math.inf, _least_ns(netlist, profile, rates)
     for _ in range(_HALVINGS):
@@ -239,8 +248,9 @@ def _mesh(profile: Profile, cores: int) -> Mesh | None:
     if system is None:
         return Mesh.near_square(cores, *tiles)
     if system.chips_wide is None or system.chips_high is None:
-        across = math.isqrt(system.chips.value)
-        return Mesh(across, -(-system.chips.value // across), *tiles)
+        chips = system.chips.value
+        across = next(n for n in range(math.isqrt(chips), 0, -1) if chips % n == 0)
+        return Mesh(across, chips // across, *tiles)
     return Mesh(system.chips_wide.value, system.chips_high.value, *tiles)
 
 

@@ -17,6 +17,7 @@ from lapilli.compiler.linear import (
     ConvTransposed,
     Dense,
     DensePart,
+    Diagonal,
     Shape,
     Sparse,
 )
@@ -40,6 +41,7 @@ class Arrivals:
         listed = isinstance(c.map, Sparse | DensePart) or len(c.map.in_shape) > 3
         # Where a piece of the target is several boxes of outputs, what it reads is no product.
         listed |= not isinstance(c.map, Dense) and not alike(target, c.map.out_shape)
+        listed |= isinstance(c.map, Diagonal) and not alike(c.map.in_shape, c.map.out_shape)
         self._entries = _Listed() if listed else _Products()
         self.cores: list[int] = []
         self._signs: list[int] = []

@@ -68,7 +68,9 @@ def prices(netlist: Netlist, profile: Profile) -> Prices:
     for layer, p in enumerate(here):
         for channels in _channels(netlist, p, profile):
             cost = _cost(netlist, p, channels, profile)
-            size = _most(cost, room, channels * Plane.of(p.shape).size)
+            # Rows of a sparse matrix differ: a piece of short ones is larger than one of all.
+            certain = _cost(netlist, p, channels, profile, sparse=False)
+            size = _most(certain, room, channels * (p.size // Plane.of(p.shape).channels))
             # A piece that is larger than a core is refused elsewhere; here it may not be free.
             sizes.append(max(size, 1))
             costs.append((np.array(cost.once) + np.array(cost.each) * sizes[-1]) / room)
@@ -111,9 +113,14 @@ def _most(cost: _Cost, room: Any, size: int) -> int:
     return int(max(min(fit.min(initial=size), size), 0))
 
 
-def _cost(netlist: Netlist, p: Population, channels: int, profile: Profile) -> _Cost:
+def _cost(
+    netlist: Netlist, p: Population, channels: int, profile: Profile, sparse: bool = True
+) -> _Cost:
+    """sparse: count the synapses of sparse matrices, too."""
     memory = axons = fixed_axons = each_word = 0.0
     for c in drives_of(netlist, p, profile):
+        if isinstance(c.map, Sparse) and not sparse:
+            continue
         words, words_each, fixed, moving = _synapses(p, c, channels, profile)
         memory, each_word = memory + words, each_word + words_each
         fixed_axons, axons = fixed_axons + fixed, axons + moving

@@ -9,8 +9,11 @@ from __future__ import annotations
 import bisect
 import math
 
+import numpy as np
+
 from lapilli.compiler.linear import Dense, DensePart, Sparse
 from lapilli.compiler.mapping.pooling_relays import pool_with_relays
+from lapilli.compiler.mapping.regions import Box
 from lapilli.compiler.mapping.relays import split_fan_in
 from lapilli.compiler.mapping.resources import LIMITS, drives_of, excess, usage
 from lapilli.compiler.mapping.synapse_memory import is_native, row_words
@@ -47,7 +50,7 @@ def with_relays(netlist: Netlist, profile: Profile) -> Netlist:
     for p in netlist.populations:
         if isinstance(p.neuron, Source):
             continue
-        found = excess(usage(netlist, p, (tuple((0, 1) for _ in p.shape),), profile), profile)
+        found = excess(usage(netlist, p, (_hungriest(netlist, p, profile),), profile), profile)
         if found is None or found.resource not in _INPUTS:
             continue
         for c in drives_of(netlist, p, profile):
@@ -56,6 +59,14 @@ def with_relays(netlist: Netlist, profile: Profile) -> Netlist:
                 if number > 1:
                     parts[netlist.connections.index(c)] = number
     return split_fan_in(netlist, parts, profile) if parts else netlist
+
+
+def _hungriest(netlist: Netlist, p: Population, profile: Profile) -> Box:
+    """The neuron with the most inputs, as far as neurons of a population differ in that."""
+    drives = drives_of(netlist, p, profile)
+    rows = [np.diff(c.map.starts) for c in drives if isinstance(c.map, Sparse)]
+    place = int(np.sum(rows, axis=0).argmax()) if rows else 0
+    return tuple((int(i), int(i) + 1) for i in np.unravel_index(place, p.shape))
 
 
 def _parts(netlist: Netlist, p: Population, c: Connection, profile: Profile) -> int:

@@ -177,7 +177,8 @@ class _Filling:
             for index in self._candidates(p, plan):
                 left = min(plan.cut.units - start, size)
                 units = self._room.most(p, plan.cut, group, start, self._cores[index], left)
-                if units and units >= min(left, -(-plan.alone // _WORTHWHILE)):
+                some = plan.alone if p.name in self._rules.whole else -(-plan.alone // _WORTHWHILE)
+                if units and units >= min(left, some):
                     self._take(index, p, plan.cut.boxes(group, start, start + units))
                     start += units
                 if start == plan.cut.units:
@@ -194,6 +195,7 @@ class _Filling:
         for kept in (self._kept, Usage()):
             empty = OpenCore.reserved(kept)
             units = units or self._room.most(p, plan.cut, group, start, empty, left)
+        units = left if p.name in self._rules.whole else units  # whatever its time
         if units == 0:
             (box,) = plan.cut.boxes(group, start, start + 1)
             self._split(p, box)

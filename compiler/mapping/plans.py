@@ -68,9 +68,16 @@ class Planner:
         if not found and kept is not None:
             return self.plan(p, None, lean)
         if not found:
-            smallest = (tuple((0, 1) for _ in p.shape),)
-            raise too_large(p, smallest, self._room.usage(p, smallest), self._room.profile)
+            found = [self._by_neuron(p)]
         return _leanest(found) if lean else self._cheapest(p, found)
+
+    def _by_neuron(self, p: Population) -> Plan:
+        """A plan whose strip-rows no core holds, though it holds a neuron: they are cut later."""
+        plane, one = Plane.of(p.shape), (tuple((0, 1) for _ in p.shape),)
+        taken = self._room.usage(p, one)
+        if not self._room.fits(taken):
+            raise too_large(p, one, taken, self._room.profile)
+        return Plan(Cut(plane, parts(plane.channels, plane.channels), 1), 1, taken, taken)
 
     def whole(self, p: Population) -> Plan:
         """All of a population on one core. Raises NetlistError where none holds it."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from lapilli.compiler.linear import Array, Conv, Dense, frozen
-from lapilli.compiler.mapping.relays import sums, unfit
+from lapilli.compiler.mapping.relays import free_name, sums, unfit
 from lapilli.compiler.netlist import Connection, Netlist, Population
 from lapilli.compiler.schedule import schedule
 from lapilli.hardware_profiles import Profile
@@ -30,13 +30,15 @@ def pool_with_relays(netlist: Netlist, profile: Profile) -> Netlist:
         return netlist
     relays: dict[str, list[Population]] = {p.name: [] for p in netlist.populations}
     connections: list[Connection] = []
+    taken = set(relays)
     for c in netlist.connections:
         weights = _per_channel(netlist, c)
-        relay = None if weights is None else _relay(netlist, c, len(relays[c.target]))
+        relay = None if weights is None else _relay(netlist, c, taken)
         if weights is None or relay is None or unfit(relay, netlist.steps, profile):
             connections.append(c)
             continue
         relays[c.target].append(relay)
+        taken.add(relay.name)
         summed = _plane_sum(netlist[c.source])
         onward = Dense(frozen(weights), relay.shape, c.map.out_shape)
         unit = frozen(1.0)
@@ -58,6 +60,8 @@ def _per_channel(netlist: Netlist, c: Connection) -> Array | None:
     usable = isinstance(c.map, Dense) and not c.recurrent and not netlist[c.target].neuron.POOLS
     if not usable or len(shape) != 3 or math.prod(shape[1:]) == 1:
         return None
+    if c.map.out_size * (math.prod(shape) - shape[0]) <= math.prod(shape):
+        return None  # summing takes as many synapses as it saves
     weights = c.map.weight.reshape(c.map.out_size, shape[0], -1)
     alike = all((weights[:, :, i] == weights[:, :, 0]).all() for i in range(weights.shape[2]))
     return np.ascontiguousarray(weights[:, :, 0]) if alike else None
@@ -69,8 +73,9 @@ def _plane_sum(source: Population) -> Conv:
     return Conv(ones, source.shape, (channels, 1, 1), groups=channels)
 
 
-def _relay(netlist: Netlist, c: Connection, index: int) -> Population:
+def _relay(netlist: Netlist, c: Connection, taken: set[str]) -> Population:
     source = netlist[c.source]
     shape = (source.shape[0], 1, 1)
     whole = replace(c, map=_plane_sum(source), exponent=0)
-    return sums(netlist, whole, f"{c.target}.pooled{index}", shape, source.count_scale)
+    name = free_name(f"{c.target}.pooled", taken)
+    return sums(netlist, whole, name, shape, source.count_scale)

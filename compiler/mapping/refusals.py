@@ -166,6 +166,20 @@ def check_wishes(
         )
 
 
+def check_constants(objective: str, profile: Profile) -> None:
+    """Raise InputError where a profile does not say what an objective needs."""
+    needed = {"latency": ["time"], "energy": ["time", "energy"]}.get(objective, [])
+    missing = [name for name in needed if getattr(profile, name) is None]
+    if missing:
+        raise InputError(
+            f"objective {objective}",
+            "the profile has the constants that it needs",
+            found=f"{profile.name} without {' and '.join(missing)}",
+            allowed="a profile with " + " and ".join(needed),
+            remedy="Place for fewest cores, or choose another profile.",
+        )
+
+
 def check_rates(netlist: Netlist, rates: Mapping[str, float]) -> None:
     """Raise InputError for a rate of a population that is not placed."""
     known = [p.name for p in netlist.populations]

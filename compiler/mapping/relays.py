@@ -59,7 +59,7 @@ def split_fan_in(
             continue
         _check(netlist, c, counts[index], profile)
         for part in _parts(c.map, counts[index]):
-            name = _free(f"{c.target}.partial", taken)
+            name = free_name(f"{c.target}.partial", taken)
             taken.add(name)
             relay = _sum(netlist, c, name, part)
             _check_sum(netlist, c, relay, profile)
@@ -225,6 +225,6 @@ def _check_sum(netlist: Netlist, c: Connection, relay: Population, profile: Prof
         )
 
 
-def _free(stem: str, taken: set[str]) -> str:
+def free_name(stem: str, taken: set[str]) -> str:
     """The first of stem0, stem1, ... that no population has."""
     return next(name for name in (f"{stem}{i}" for i in count()) if name not in taken)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -40,21 +40,34 @@ class StepTime:
     floor_us: float
 
 
+class Work(NamedTuple):
+    """What neurons of one core have to do in a mean step, but for packets."""
+
+    arriving: float
+    compartments: int
+    spikes: float
+
+
+def work(netlist: Netlist, p: Population, boxes: Boxes, profile: Profile, rates: Rates) -> Work:
+    """Synaptic events, compartments to update and spikes of neurons of a population."""
+    arriving = sum(
+        rates.get(c.source, 1.0) * synapses(c.map, reshaped(boxes, p.shape, c.map.out_shape))
+        for c in drives_of(netlist, p, profile)
+    )
+    neurons = count(boxes)
+    return Work(arriving, neurons * compartments_each(p, profile), neurons * rates.get(p.name, 1.0))
+
+
 def work_ns(netlist: Netlist, p: Population, boxes: Boxes, profile: Profile, rates: Rates) -> float:
     """How long neurons of a population keep their core busy in a step, but for packets."""
     time = profile.time
     if time is None:
         return 0.0
-    arriving = sum(
-        rates.get(c.source, 1.0) * synapses(c.map, reshaped(boxes, p.shape, c.map.out_shape))
-        for c in drives_of(netlist, p, profile)
-    )
-    neurons = count(boxes) * compartments_each(p, profile)
-    spikes = count(boxes) * rates.get(p.name, 1.0)
+    todo = work(netlist, p, boxes, profile, rates)
     return (
-        arriving * time.synop_ns.value
-        + neurons * (_known(time.neuron_access_ns) + _known(time.neuron_update_ns))
-        + spikes * _known(time.spike_ns)
+        todo.arriving * time.synop_ns.value
+        + todo.compartments * (_known(time.neuron_access_ns) + _known(time.neuron_update_ns))
+        + todo.spikes * _known(time.spike_ns)
     )
 
 

@@ -6,7 +6,7 @@ One packet per spike and destination core where a core's rows of weights serve a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -41,19 +41,30 @@ class Traffic:
     output_axons: Integers
 
 
-def traffic(
-    netlist: Netlist,
-    cores: Sequence[Mapping[str, Boxes]],
-    profile: Profile,
-    rates: Mapping[str, float],
-) -> Traffic:
-    """Who sends to whom, and how much; rates: mean spikes per neuron and step, 1 if not given."""
+@final
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """Neurons of a population on one core, or of the input (core None), that send to cores.
+
+    source, target: populations; ends, axons (n,): cores, and how many of the neurons send to each;
+    a core may stand more than once, some of its numbers negative: their sum counts.
+    """
+
+    source: str
+    target: str
+    core: int | None
+    ends: Integers
+    axons: Integers
+
+
+def flows(
+    netlist: Netlist, cores: Sequence[Mapping[str, Boxes]], profile: Profile
+) -> Iterator[Flow]:
+    """Who can send to whom, one connection after the other."""
     places: dict[str, list[tuple[int, Boxes]]] = {p.name: [] for p in netlist.populations}
     for index, pieces in enumerate(cores):
         for name, boxes in pieces.items():
             places[name].append((index, boxes))
-    found: list[tuple[Integers, Integers, Integers, Reals]] = []
-    host = np.zeros(len(cores))
     for c in netlist.connections:
         if on_host(netlist, c, profile):
             continue
@@ -62,16 +73,33 @@ def traffic(
         for index, boxes in places[c.target]:
             arrivals.add(index, boxes)
         ends = np.array(arrivals.cores, np.int64)
-        rate = rates.get(c.source, 1.0)
         if isinstance(source.neuron, Source):
             everything = tuple((0, size) for size in source.shape)
-            np.add.at(host, ends, arrivals.counts(everything) * rate)
+            yield Flow(c.source, c.target, None, ends, arrivals.counts(everything))
             continue
         for index, boxes in places[c.source]:
             axons = sum((arrivals.counts(box) for box in boxes), np.zeros(len(ends), np.int64))
             met = np.flatnonzero(axons)
-            sent = axons[met]
-            found.append((np.full(len(met), index), ends[met], sent, sent * rate))
+            yield Flow(c.source, c.target, index, ends[met], axons[met])
+
+
+def traffic(
+    netlist: Netlist,
+    cores: Sequence[Mapping[str, Boxes]],
+    profile: Profile,
+    rates: Mapping[str, float],
+) -> Traffic:
+    """Who sends to whom, and how much; rates: mean spikes per neuron and step, 1 if not given."""
+    found: list[tuple[Integers, Integers, Integers, Reals]] = []
+    host = np.zeros(len(cores))
+    for flow in flows(netlist, cores, profile):
+        rate = rates.get(flow.source, 1.0)
+        packets = np.asarray(flow.axons * rate, np.float64)
+        if flow.core is None:
+            np.add.at(host, flow.ends, packets)
+        else:
+            sending = np.full(len(flow.ends), flow.core, np.int64)
+            found.append((sending, flow.ends, flow.axons, packets))
     return _merged(found, host)
 
 

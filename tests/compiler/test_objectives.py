@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from chips import chip, quantity
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from netlists import CODINGS, random_netlist
+from netlists import CODINGS, connection, integers, population, proven, random_netlist
 from synapse_structure import structure
 
 from lapilli.compiler.errors import InputError, NetlistError
+from lapilli.compiler.linear import Dense, frozen
 from lapilli.compiler.mapping import OBJECTIVES, Placement, place
 from lapilli.compiler.mapping.placement import pieces
 from lapilli.compiler.mapping.regions import indices
 from lapilli.compiler.mapping.step_time import core_times_ns, step_energy_uj
 from lapilli.compiler.netlist import Netlist
-from lapilli.compiler.neurons import Source
+from lapilli.compiler.neurons import Readout, SoftResetIF, Source
 from lapilli.hardware_profiles import Profile, load
 
 SMALL = chip(neurons_per_core=60)
@@ -160,5 +162,35 @@ def test_a_population_may_be_kept_on_one_core() -> None:
 def test_without_times_there_is_no_step() -> None:
     netlist = random_netlist(np.random.default_rng(5), "graded")
     silent = replace(SMALL, time=None)
-    for objective in OBJECTIVES:
-        assert place(netlist, silent, objective=objective, effort=0).step is None
+    assert place(netlist, silent, effort=0).step is None
+    for objective in ("latency", "energy"):
+        with pytest.raises(InputError, match="has the constants that it needs") as error:
+            place(netlist, silent, objective=objective)
+        assert error.value.found.startswith("small without time")
+    with pytest.raises(InputError, match="has the constants") as other:
+        place(netlist, replace(SMALL, energy=None), objective="energy")
+    assert other.value.found == "small without energy"
+
+
+def test_the_mesh_counts_where_speed_is_wanted() -> None:
+    """Many cores make many packets: on Loihi 1 the busiest link can be slower than any core."""
+    sizes = (200, 100, 100, 100, 4)
+    net = dense_layers(*sizes)
+    profile = load("loihi1")
+    found = {name: place(net, profile, objective=name, effort=0) for name in OBJECTIVES}
+    steps = {name: p.step.step_us for name, p in found.items() if p.step is not None}
+    assert steps["latency"] <= min(steps["cores"], steps["energy"]) * 1.25
+    assert any(p.step and p.step.mesh_us for p in found.values())
+
+
+def dense_layers(*sizes: int) -> Netlist:
+    neuron = SoftResetIF(integers(9), integers(0), integers(4))
+    populations = [population("input", (sizes[0],), Source(0, 1, "train"))]
+    drives = []
+    for index, (before, after) in enumerate(pairwise(sizes)):
+        last = index == len(sizes) - 2
+        model = Readout(integers(0), integers(0)) if last else neuron
+        matrix = Dense(frozen(np.ones((after, before)), np.int8), (before,), (after,))
+        drives.append(connection(populations[-1].name, f"layer{index}", matrix))
+        populations.append(population(f"layer{index}", (after,), model))
+    return proven(Netlist(tuple(populations), tuple(drives), 4))
