@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from chips import chip, quantity
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from netlists import ALL_CODINGS, Coding, proven, random_inputs, random_netlist
 
@@ -22,6 +22,8 @@ from lapilli.hardware_profiles import Profile, load
 from lapilli.runtime import reference
 
 CHIP = chip(payload_bits=None)
+SUMMED = [coding for coding in ALL_CODINGS if not coding.startswith("relays")]
+"""Not those with relays of their own: other weights break the bounds that these have proven."""
 
 
 def pooled(rng: np.random.Generator, coding: Coding) -> tuple[Netlist, int]:
@@ -36,7 +38,9 @@ def pooled(rng: np.random.Generator, coding: Coding) -> tuple[Netlist, int]:
             dense = frozen(weights.reshape(c.map.out_size, -1), np.int8)
             alike = Dense(dense, shape, c.map.out_shape)
             connections.append(replace(c, map=alike, weight_scale=frozen(1.0)))
-            made += shape[1] * shape[2] > 1
+            inputs = shape[0] * shape[1] * shape[2]
+            summed = inputs + c.map.out_size * shape[0]
+            made += summed < c.map.out_size * inputs  # fewer synapses
         else:
             connections.append(c)
     return proven(replace(netlist, connections=tuple(connections))), made
@@ -46,7 +50,7 @@ def relays(netlist: Netlist) -> list[str]:
     return [p.name for p in netlist.populations if isinstance(p.neuron, Relay)]
 
 
-@pytest.mark.parametrize("coding", ALL_CODINGS)
+@pytest.mark.parametrize("coding", SUMMED)
 @settings(max_examples=5)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_every_population_does_what_it_did(coding: Coding, seed: int) -> None:
@@ -55,9 +59,10 @@ def test_every_population_does_what_it_did(coding: Coding, seed: int) -> None:
         whole, made = pooled(rng, coding)
         whole.verify()
     except NetlistError:
-        return  # the new weights are too much for its 24 bits
+        assume(False)  # the new weights are too much for its 24 bits
     found = pool_with_relays(whole, CHIP)
     found.verify()
+    assert made
     assert len(relays(found)) - len(relays(whole)) == made
     inputs = random_inputs(rng, whole, 2)
     before, after = (reference.run(n, inputs, record="counts") for n in (whole, found))
