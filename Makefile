@@ -4,6 +4,8 @@
 
 PYTHON ?=
 CORE_PYTHON ?=
+# Test processes at a time; a test file runs in one of them.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 VENV := .venv
 CORE_VENV := .venv-core
 
@@ -17,10 +19,10 @@ demo: install ## Train, compile, verify and price a small network on handwritten
 	@$(VENV)/bin/lapilli demo
 
 test: lint ## Lint and run every test with Lava (Python 3.10, .venv)
-	@LAPILLI_BACKENDS=reference,lava $(VENV)/bin/pytest
+	@LAPILLI_BACKENDS=reference,lava $(VENV)/bin/pytest -n $(JOBS) --dist loadfile
 
 test-core: install-core ## Run every test that needs no Lava on the newest stack (.venv-core)
-	@LAPILLI_BACKENDS=reference $(CORE_VENV)/bin/pytest
+	@LAPILLI_BACKENDS=reference $(CORE_VENV)/bin/pytest -n $(JOBS) --dist loadfile
 
 lint: install ## Check style and formatting
 	@$(VENV)/bin/ruff check

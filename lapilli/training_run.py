@@ -141,8 +141,9 @@ def _planned(recipe: Recipe, calibration: Tensor) -> Plan:
     kind = KINDS[recipe.kind]
     with torch.random.fork_rng():
         torch.manual_seed(recipe.training.seed)
-        named = ((recipe.network, recipe.weights), *kind.companions(recipe.options))
-        networks = [models.load(spec, Path(file) if file else None) for spec, file in named]
+        networks = [
+            models.load(spec, Path(file) if file else None) for spec, file in kind.named(recipe)
+        ]
         return kind.plan(networks[0], recipe, calibration, *networks[1:])
 
 

@@ -11,6 +11,9 @@ from hypothesis import settings
 
 # Before torch is imported: threads that spin while they wait make a busy machine many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Processes that test side by side share the cores.
+if side_by_side := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // side_by_side)))
 
 collect_ignore = ["benchmarks"]  # scripts for people, run by hand
 SHOWN = ("torch", "numpy", "h5py", "scikit-learn", "lava-nc", "lava-dl")

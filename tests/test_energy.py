@@ -115,10 +115,10 @@ def test_loihi2_by_hand() -> None:
     e = run("loihi2", graded=True)
     assert (e.cores, e.chips, e.bottleneck) == (2, 1, "conv")
     conv, out = e.layers
-    assert conv.input_pj.mid == exactly(1000 * 9.5) and conv.host_pj.mid == 0
-    assert conv.neuron_updates_pj.mid == exactly(2400 * 37.5)
+    assert conv.input_pj.mid == exactly(1000 * 15.7) and conv.host_pj.mid == 0
+    assert conv.neuron_updates_pj.mid == exactly(2400 * 61.9)
     assert conv.spikes_pj.mid == 0
-    assert out.synops_pj.mid == exactly(1500 * 9.5)
+    assert out.synops_pj.mid == exactly(1500 * 15.7)
     # Step: 250 input MACs * 1.0 ns + 600 updates * 4.2 ns on one core, above 1.77 us.
     assert e.step_time_us.mid == exactly(2.77)
     assert e.single.time_us.mid == exactly(22.16)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import runpy
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,18 +35,40 @@ def test_the_fitted_profile_reproduces_its_row(
     assert modelled_uj == pytest.approx(447.156e3 / 408.91, rel=0.05)
 
 
-def test_only_two_constants_move(tmp_path: Path) -> None:
+def test_the_shipped_profile_is_the_fitted_one(tmp_path: Path) -> None:
     path = tmp_path / "fitted.json"
     SCRIPT["main"](["-o", str(path)])
-    before, after = dict(load("loihi2").quantities()), dict(load(path).quantities())
-    moved = {key for key in before if before[key] != after[key]}
-    assert moved == {"energy.synop_pj", "energy.neuron_update_pj"}
+    shipped, written = dict(load("loihi2").quantities()), dict(load(path).quantities())
+    assert shipped == written
     assert not load(path).calibrated
-    for key in moved:
-        assert after[key].confidence == "inferred"
-        assert "fit_energy.py" in after[key].source and before[key].source in after[key].source
-        ratio = after[key].value / before[key].value
-        assert ratio == pytest.approx(after["energy.synop_pj"].value / 9.5, rel=0.01)
+    for key, before in (("energy.synop_pj", 9.5), ("energy.neuron_update_pj", 37.5)):
+        assert written[key].confidence == "inferred"
+        assert "fit_energy.py" in written[key].source and f"{before}:" in written[key].source
+        assert written[key].value / before == pytest.approx(1.65, rel=0.01)
+
+
+def test_a_profile_that_was_not_fitted_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both constants as they were before: the script fails, and names them."""
+    chip = load("loihi2")
+    assert chip.energy is not None and chip.energy.synop_pj is not None
+    old = replace(chip.energy.synop_pj, value=9.5)
+    energy = replace(chip.energy, synop_pj=old)
+    monkeypatch.setitem(
+        SCRIPT["main"].__globals__,
+        "hardware_profiles",
+        SimpleNamespace(
+            load=lambda name: replace(chip, energy=energy) if name == "loihi2" else load(name)
+        ),
+    )
+    assert SCRIPT["main"](["--json"]) == 1
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    missed = [row["measure"] for row in rows if not row["holds"]]
+    assert missed == [
+        "Loihi 2, PilotNet LIF, dynamic energy of a frame: profile loihi2",
+        "Loihi 2, synop_pj, and in the profile",
+    ]
 
 
 def test_only_the_rows_for_fitting_are_used() -> None:

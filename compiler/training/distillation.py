@@ -7,7 +7,6 @@ pooling or strides, no max pooling, belong in a student (`pools_of_spikes`).
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal, final
@@ -16,10 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from torch import Tensor, nn
 
-from lapilli.compiler.errors import InputError
 from lapilli.compiler.passes.options import check_choice, check_count, check_flag, check_range
 from lapilli.compiler.training import distillation_losses as losses
-from lapilli.compiler.training.checkpoint import run_digest
 from lapilli.compiler.training.feature_taps import check_names, tapped
 from lapilli.compiler.training.objectives import OBJECTIVES
 from lapilli.compiler.training.plan import Plan, Stage, evaluated
@@ -30,6 +27,7 @@ from lapilli.compiler.training.spiking_layers import IF
 from lapilli.compiler.training.spiking_network import SpikingNetwork
 from lapilli.compiler.training.substitution import substituted
 from lapilli.compiler.training.surrogates import SURROGATES
+from lapilli.compiler.training.teacher import Teacher, check_outputs
 
 
 @final
@@ -97,32 +95,6 @@ class Distilled:
 
 
 @final
-class Teacher:
-    """A frozen copy of a network, in evaluation mode, without gradients.
-
-    It is no nn.Module, so that whoever holds it can neither train it, nor change its mode, nor keep
-    it in a checkpoint. features: its places; images: what the features' margins are measured on.
-    Raises InputError for names of no place, CaptureError where activations cannot be found.
-    """
-
-    def __init__(self, network: nn.Module, features: tuple[str, ...], images: Tensor) -> None:
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        self.features, self.margins = features, tuple[Tensor, ...]()
-        self.activations: list[str] = []
-        if features:
-            self.network = _with_places(self.network, images, self.activations)
-            check_names(self.network, features, "teacher")
-            self.margins = tuple(losses.negative_means(f) for f in self(images)[1])
-
-    def __call__(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Outputs for x (N, ...), and features (N, C, ...), on the device of x."""
-        network = self.network.to(x.device)
-        with torch.no_grad(), tapped(network, self.features, self.activations) as seen:
-            outputs = network(x)
-        return outputs, tuple(seen[name] for name in self.features)
-
-
-@final
 class Distillation(nn.Module):
     """The student's loss, from its labels and from the teacher.
 
@@ -146,9 +118,7 @@ class Distillation(nn.Module):
         self.loss, self.smoothing = OBJECTIVES[loss].loss, smoothing
         self.teacher, self.spiking = teacher, True
         self.adapters = nn.ModuleList()
-        # So that a checkpoint is not resumed with another teacher.
-        digest = run_digest(*teacher.network.state_dict().values())
-        self.register_buffer("teacher_digest", torch.tensor(list(digest), dtype=torch.uint8))
+        self.register_buffer("teacher_digest", teacher.digest())
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -228,8 +198,8 @@ def plan_distilled(network: nn.Module, recipe: Recipe, images: Tensor, teacher: 
     options: Distilled = recipe.options
     student = student_of(network, options, images)
     check_pools(student, images)
-    with torch.no_grad():
-        _check_outputs(student, teacher, images[:2], options.alpha, recipe.loss)
+    if options.alpha > 0:
+        check_outputs("distilled.teacher", student, teacher, images[:2], recipe.loss)
     frozen = Teacher(teacher, tuple(mine for mine, _ in options.features), images)
     objective = Distillation(student, frozen, options, recipe.loss, recipe.training.smoothing)
     if options.features and options.feature_weight > 0:
@@ -255,31 +225,6 @@ def plan_distilled(network: nn.Module, recipe: Recipe, images: Tensor, teacher: 
     )
 
 
-def _with_places(network: nn.Module, images: Tensor, places: list[str]) -> nn.Module:
-    """The network with a module for each of its activations, whose paths go to `places`."""
-    own = dict(network.named_modules())
-
-    def same(place: str, channels: int, largest: Tensor) -> nn.Module:
-        places.append(place)
-        found = own.get(place)
-        if found is None or isinstance(found, nn.ReLU):
-            return nn.ReLU()  # not in place, which would spoil what is taken before it
-        return nn.ReLU6() if isinstance(found, nn.ReLU6) else copy.deepcopy(found)
-
-    made = substituted(network, same, images.cpu().numpy())
-    with torch.no_grad():
-        equal = torch.equal(made(images), network(images))
-    if not equal:
-        raise InputError(
-            "option distilled.features",
-            "features of a teacher are taken at its activations",
-            found="activations that are no ReLU, called as functions",
-            allowed="nn.ReLU, nn.ReLU6 and QCFS modules, and ReLU functions",
-            remedy="Write nn.ReLU6() instead of calling F.relu6, or leave features out.",
-        )
-    return made.eval().requires_grad_(False)
-
-
 def _as_map(x: Tensor) -> Tensor:
     """(N, C), (N, C, L) or (N, C, H, W) -> (N, C, H, W)."""
     return x.reshape(*x.shape, *(1,) * (4 - x.ndim))
@@ -291,21 +236,3 @@ def _of_one_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         x if tuple(x.shape[2:]) == size else F.adaptive_avg_pool2d(x, size) for x in (a, b)
     )
     return first, second
-
-
-def _check_outputs(
-    student: nn.Module, teacher: nn.Module, images: Tensor, alpha: float, loss: str
-) -> None:
-    """Raise InputError unless the response-based loss, if it counts, has what to compare."""
-    found = [evaluated(network)(images) for network in (student, teacher)]
-    shapes = [tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in found]
-    if alpha > 0 and (
-        loss != "classes" or shapes[0] != shapes[1] or not isinstance(found[0], Tensor)
-    ):
-        raise InputError(
-            "option distilled.teacher",
-            "student and teacher give scores to the same classes",
-            found=f"loss {loss}, student's outputs {shapes[0]}, teacher's {shapes[1]}",
-            allowed="loss classes, outputs of the same shape (N, K, ...)",
-            remedy="Choose a teacher of the same task; or distil features only, alpha = 0.",
-        )

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from lapilli.compiler.errors import InputError
 from lapilli.compiler.passes import METHODS
 from lapilli.compiler.passes.options import check_choice
-from lapilli.compiler.training.objectives import Supervised
 from lapilli.compiler.training.plan import Plan, Stage, evaluated
 from lapilli.compiler.training.recipe import Recipe
+from lapilli.compiler.training.teacher import objective_of
 
 
 @final
@@ -45,11 +45,13 @@ class Float:
             ) from error
 
 
-def plan_float(network: nn.Module, recipe: Recipe, images: Tensor) -> Plan:
-    """One stage: the loss of the network's outputs."""
+def plan_float(
+    network: nn.Module, recipe: Recipe, images: Tensor, teacher: nn.Module | None = None
+) -> Plan:
+    """One stage: the loss of the network's outputs. teacher: of the recipe."""
     options: Float = recipe.options
     method = options.chosen()
-    objective = Supervised(network, recipe.loss, recipe.training.smoothing)
+    objective = objective_of(network, recipe, images[:2], teacher)
     return Plan(
         objective,
         (Stage("train", objective, recipe.training.epochs),),

@@ -13,6 +13,7 @@ from lapilli.compiler.training.float_network import Float, plan_float
 from lapilli.compiler.training.lm_ht import LmHt, plan_lm_ht
 from lapilli.compiler.training.plan import Plan
 from lapilli.compiler.training.quantised import Quantised, plan_quantised
+from lapilli.compiler.training.recipe import Recipe
 
 
 @final
@@ -20,21 +21,30 @@ from lapilli.compiler.training.quantised import Quantised, plan_quantised
 class Kind:
     """options: dataclass of the recipe's table of that name; plan(network, recipe, calibration
     images as the network takes them, *companions): the stages; companions: further networks that
-    the options name, as (package.module:callable, weights or "")."""
+    the options name, as (package.module:callable, weights or ""); taught: does the plan also take
+    the recipe's `teacher`, as its last companion?"""
 
     options: type[Any]
     plan: Callable[..., Plan]
     companions: Callable[[Any], tuple[tuple[str, str], ...]] = lambda options: ()
+    taught: bool = False
+
+    def named(self, recipe: Recipe) -> tuple[tuple[str, str], ...]:
+        """All networks that the plan takes, the recipe's own first, as companions are given."""
+        own = ((recipe.network, recipe.weights), *self.companions(recipe.options))
+        if recipe.teacher is None:
+            return own
+        return (*own, (recipe.teacher.network, recipe.teacher.weights))
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "float": Kind(Float, plan_float),
-        "quantised": Kind(Quantised, plan_quantised),
+        "float": Kind(Float, plan_float, taught=True),
+        "quantised": Kind(Quantised, plan_quantised, taught=True),
         "fast-snn": Kind(FastSnn, plan_fast_snn),
         "distilled": Kind(
             Distilled, plan_distilled, lambda own: ((own.teacher, own.teacher_weights),)
         ),
-        "lm-ht": Kind(LmHt, plan_lm_ht),
+        "lm-ht": Kind(LmHt, plan_lm_ht, taught=True),
     }
 )

@@ -25,7 +25,6 @@ from lapilli.compiler.passes.options import (
     check_range,
     check_text,
 )
-from lapilli.compiler.training.objectives import Supervised
 from lapilli.compiler.training.plan import Plan, Stage, evaluated
 from lapilli.compiler.training.pools_of_spikes import check_pools
 from lapilli.compiler.training.qcfs import QCFS
@@ -34,6 +33,7 @@ from lapilli.compiler.training.recipe import Recipe
 from lapilli.compiler.training.spiking_layers import MultiThreshold
 from lapilli.compiler.training.spiking_network import SpikingNetwork
 from lapilli.compiler.training.substitution import substituted
+from lapilli.compiler.training.teacher import objective_of
 
 DIRECT = 2.0
 """Activity of L spikes in every step in direct training: theta = 2 / L (appendix A.3)."""
@@ -166,12 +166,14 @@ def quantised_network(network: nn.Module, path: Path, images: Tensor) -> nn.Modu
     return made
 
 
-def plan_lm_ht(network: nn.Module, recipe: Recipe, images: Tensor) -> Plan:
-    """One stage: the loss of the outputs' mean over the steps."""
+def plan_lm_ht(
+    network: nn.Module, recipe: Recipe, images: Tensor, teacher: nn.Module | None = None
+) -> Plan:
+    """One stage: the loss of the outputs' mean over the steps. teacher: of the recipe."""
     options: LmHt = recipe.options
     spiking = lm_ht_network(network, options, images)
     check_pools(spiking, images)
-    loss = Supervised(spiking, recipe.loss, recipe.training.smoothing)
+    loss = objective_of(spiking, recipe, images[:2], teacher)
     objective = PositiveThresholds(loss, list(spiking.layers().values()))
     return Plan(
         objective,

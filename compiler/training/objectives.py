@@ -86,4 +86,8 @@ class Supervised(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x: (N, ...); y: labels -> ()."""
-        return self.loss(self.network(x), y, self.smoothing)
+        return self.of(self.network(x), y)
+
+    def of(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Of outputs (N, K, ...) that are there already -> ()."""
+        return self.loss(outputs, y, self.smoothing)

@@ -20,12 +20,12 @@ from lapilli.compiler.errors import InputError
 from lapilli.compiler.passes import METHODS
 from lapilli.compiler.passes.mixed_levels import MOST_LEVELS
 from lapilli.compiler.passes.options import check_choice, check_count, check_flag, check_range
-from lapilli.compiler.training.objectives import Supervised
 from lapilli.compiler.training.plan import Plan, Stage, evaluated
 from lapilli.compiler.training.qcfs import QCFS
 from lapilli.compiler.training.recipe import MOST, Recipe
 from lapilli.compiler.training.spiking_layers import SpikingLayer
 from lapilli.compiler.training.substitution import AT_ONCE, substituted
+from lapilli.compiler.training.teacher import objective_of
 from lapilli.compiler.training.weight_quantisers import (
     FLOAT,
     Family,
@@ -148,14 +148,17 @@ class Quantised:
         return bits
 
 
-def plan_quantised(network: nn.Module, recipe: Recipe, images: Tensor) -> Plan:
+def plan_quantised(
+    network: nn.Module, recipe: Recipe, images: Tensor, teacher: nn.Module | None = None
+) -> Plan:
     """A stage for each precision; the last one is what is compiled.
 
-    images: (N, ...), they choose where thresholds start. Raises CaptureError as `substituted` does.
+    images: (N, ...), they choose where thresholds start. teacher: of the recipe. Raises
+    CaptureError as `substituted` does.
     """
     options: Quantised = recipe.options
     made = QuantisedNetwork(network, options, images)
-    objective = made.objective(recipe)
+    objective = made.objective(recipe, teacher)
     return Plan(
         objective,
         made.stages(objective, recipe.training.epochs),
@@ -172,7 +175,7 @@ class QuantisedNetwork:
     """
 
     def __init__(self, network: nn.Module, options: Quantised, images: Tensor) -> None:
-        self.options = options
+        self.options, self._few = options, images[:2]
         self.network = substituted(network, partial(_layer, options), images.numpy())
         self.layers = {n: m for n, m in self.network.named_modules() if isinstance(m, QCFS)}
         own = any(isinstance(m, QCFS) for m in network.modules())
@@ -181,9 +184,9 @@ class QuantisedNetwork:
         self.quantisers = parametrised(self.network, options, images)
         self._trained = [p for p in self.network.parameters() if p.requires_grad]
 
-    def objective(self, recipe: Recipe) -> PositiveThresholds:
+    def objective(self, recipe: Recipe, teacher: nn.Module | None = None) -> PositiveThresholds:
         """The recipe's loss; thresholds stay positive."""
-        loss = Supervised(self.network, recipe.loss, recipe.training.smoothing)
+        loss = objective_of(self.network, recipe, self._few, teacher)
         return PositiveThresholds(loss, list(self.layers.values()))
 
     def stages(self, objective: PositiveThresholds, epochs: int) -> tuple[Stage, ...]:

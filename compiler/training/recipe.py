@@ -117,14 +117,35 @@ class Deployment:
 
 @final
 @dataclass(frozen=True)
+class Lessons:
+    """A teacher, whose answers a network learns besides the labels; it does not change.
+
+    network: package.module:callable; weights: its checkpoint, "" where the callable loads its own;
+    alpha: share of the loss that is about its answers, at `temperature` (Hinton et al. 2015).
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    network: str
+    weights: str = ""
+    alpha: float = 0.9
+    temperature: float = 4.0
+
+    def __post_init__(self) -> None:
+        check_range("teacher.alpha", self.alpha, 0, 1)
+        check_range("teacher.temperature", self.temperature, 1e-3, 1e6)
+
+
+@final
+@dataclass(frozen=True)
 class Recipe:
     """A training run that ends in a model file.
 
     kind: one of `kinds.KINDS`; network: package.module:callable; data: as on the command line,
     where --data replaces it; test_data: for the final scores, where data has no test split;
     weights: a checkpoint to start from, "" for random weights; mean, std: normalisation per
-    channel; loss: one of `objectives.OBJECTIVES`. options: of the kind, in the file's table of that
-    name.
+    channel; loss: one of `objectives.OBJECTIVES`. teacher: to learn from; kinds that have none of
+    their own take it. options: of the kind, in the file's table of that name.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -140,4 +161,5 @@ class Recipe:
     training: Training = field(default_factory=Training)
     augmentation: Augmentation = field(default_factory=Augmentation)
     artifact: Deployment = field(default_factory=Deployment)
+    teacher: Lessons | None = None
     options: Any = None

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from lapilli.compiler.errors import InputError
 from lapilli.compiler.training.kinds import KINDS
@@ -61,6 +61,14 @@ def recipe_of(table: Mapping[str, Any], where: str) -> Recipe:
     own = given.pop(kind, {})
     options = _validated(KINDS[kind].options, own, where, (kind,))
     recipe: Recipe = _validated(Recipe, given, where, ())
+    if recipe.teacher is not None and not KINDS[kind].taught:
+        raise InputError(
+            f"{where}: teacher",
+            "the recipe's teacher is for kinds that learn from labels alone otherwise",
+            found=f"kind {kind}",
+            allowed=", ".join(name for name, known in KINDS.items() if known.taught),
+            remedy="Leave the table out; the kind distilled has options for its own teacher.",
+        )
     return replace(recipe, options=options)
 
 
@@ -103,10 +111,11 @@ def _refused(
 def _keys(kind: type[Any], path: list[str]) -> list[str]:
     """The keys of the table at `path` inside a dataclass."""
     for part in path:
-        inner = get_type_hints(kind).get(part)
-        if not (isinstance(inner, type) and is_dataclass(inner)):
+        hint = get_type_hints(kind).get(part)
+        tables = [t for t in (hint, *get_args(hint)) if isinstance(t, type) and is_dataclass(t)]
+        if not tables:
             break
-        kind = inner
+        kind = tables[0]
     return [f.name for f in fields(kind) if f.name != "options"]
 
 
