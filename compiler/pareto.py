@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, final
+from typing import Literal, TypeVar, final
 
 Measure = Literal["accuracy", "agreement"]
+_Point = TypeVar("_Point")
 
 
 @final
@@ -42,9 +43,16 @@ class FrontPoint:
 
 def front_of(points: Iterable[FrontPoint]) -> tuple[FrontPoint, ...]:
     """The points that no other one equals or beats in both energy and score, cheapest first."""
-    found: list[FrontPoint] = []
-    for point in sorted(points, key=lambda p: (p.energy_mid_j, -p.score)):
-        if not found or point.score > found[-1].score:
+    return undominated(points, lambda p: p.energy_mid_j, lambda p: p.score)
+
+
+def undominated(
+    points: Iterable[_Point], cost: Callable[[_Point], float], score: Callable[[_Point], float]
+) -> tuple[_Point, ...]:
+    """The same by any cost and any score; of points that are equal in both, the first."""
+    found: list[_Point] = []
+    for point in sorted(points, key=lambda p: (cost(p), -score(p))):
+        if not found or score(point) > score(found[-1]):
             found.append(point)
     return tuple(found)
 

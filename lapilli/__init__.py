@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from lapilli import methods as methods
     from lapilli.blame_report import Blame
+    from lapilli.compare_report import Comparison
     from lapilli.compiler import Observe
     from lapilli.compiler.artifact import Artifact
     from lapilli.compiler.da_qcfs_options import DAQCFS
@@ -274,6 +275,35 @@ def estimate(
         )
     trace = run(artifact, images, record="outputs", progress=progress)
     return estimate_events(artifact, trace, profile=profile, without=without)
+
+
+def compare(
+    models: Sequence[Artifact | str | Path] | Mapping[str, Artifact | str | Path],
+    images: Images,
+    labels: npt.NDArray[Any] | None = None,
+    *,
+    profile: str | Path | Profile | None = None,
+    placed: bool = False,
+    against: str = "energy",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Comparison:
+    """Compiled networks side by side on the same images: accuracy, size, energy, time, the front.
+
+    models: artifacts or model files; images: before normalisation; against: what the Pareto front
+    sets against accuracy, "energy", "streaming", "dynamic", "latency", "energy-delay" or "cores";
+    see `lapilli.compare_networks.compare`.
+    """
+    from lapilli.compare_networks import compare as measure
+
+    return measure(
+        models,
+        _array(images),
+        labels,
+        profile=None if profile is None else _profile(profile),
+        placed=placed,
+        against=against,
+        progress=progress,
+    )
 
 
 def neurobench(

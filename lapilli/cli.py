@@ -18,6 +18,7 @@ import click
 
 from lapilli import cli_outputs, cli_search, network_inputs, terminal
 from lapilli.cli_blame import blame
+from lapilli.cli_compare import compare
 from lapilli.cli_estimate import estimate
 from lapilli.cli_export import export
 from lapilli.cli_map import map_
@@ -46,6 +47,7 @@ def group() -> None:
 
 
 group.add_command(blame)
+group.add_command(compare)
 group.add_command(estimate)
 group.add_command(export)
 group.add_command(map_)

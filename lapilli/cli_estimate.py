@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lapilli import network_inputs, terminal
+from lapilli import network_inputs, plot_files, terminal
 
 
 @click.command("estimate")
@@ -30,6 +30,7 @@ from lapilli import network_inputs, terminal
 @click.option(
     "--neurobench", is_flag=True, help="NeuroBench's metrics, too: every step is run for them."
 )
+@plot_files.option("Draw what costs energy: an inference, and every layer.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 def estimate(
@@ -40,6 +41,7 @@ def estimate(
     placed: bool,
     without: tuple[str, ...],
     neurobench: bool,
+    picture: Path | None,
     as_json: bool,
 ) -> None:
     """Energy and latency of one inference, as bands, with sources and what is not counted."""
@@ -77,6 +79,13 @@ def estimate(
                 artifact, dataset.images, progress=bar("NeuroBench's metrics")
             )
             report["neurobench"] = metrics.as_dict()
+    if picture is not None:
+        from lapilli import estimate_plot
+        from lapilli.compiler.sealed_file import write_whole
+
+        drawn = estimate_plot.picture(report["estimate"], model_file.name, picture.suffix)
+        write_whole(picture, drawn)
+        terminal.say(f"wrote {picture}")
     if as_json:
         terminal.show_json(report)
     else:

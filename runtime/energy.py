@@ -156,6 +156,11 @@ def estimate(
         sources=_used(chip.constants, *_charged(layout)) + _used(processor, _CHARGED_REFERENCE),
         assumptions=assumptions(profile, layout, chip.neurons_per_core, graded),
         not_counted=not_counted(profile, layout, reference, without),
+        draws={
+            **figures,
+            **{f"single.{key}": single[key] for key in ("time_us", "energy_delay_pj_us")},
+            "streaming.time_us": streaming["time_us"],
+        },
     )
 
 

@@ -5,10 +5,11 @@ Every figure is per inference and a band (low, mid, high), see `uncertainty`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, final
 
-from lapilli.runtime.uncertainty import Band, Uncertainty
+from lapilli.runtime.uncertainty import Band, Figure, Uncertainty
 
 
 @final
@@ -139,6 +140,8 @@ class Estimate:
     ann: the original network on the reference processor; reference_snn: the spiking one there.
     devices: the two on those of keras-spiking's table.
     uncertainty: how bands were made, and which constants make them wide.
+    draws: of the main figures, by names such as "single.total_pj", every draw of the constants, so
+    that estimates with the same constants can be compared draw by draw; `as_dict` leaves them out.
     """
 
     profile: str
@@ -164,10 +167,12 @@ class Estimate:
     sources: tuple[Used, ...]
     assumptions: tuple[str, ...]
     not_counted: tuple[str, ...]
+    draws: Mapping[str, Figure] = field(default_factory=dict, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers with the field names as keys, for JSON."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        kept = (f.name for f in fields(self) if f.name != "draws")
+        return {name: _plain(getattr(self, name)) for name in kept}
 
 
 def _plain(value: Any) -> Any:

@@ -43,7 +43,7 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     commands = [shlex.split(line) for line in listing.replace("\\\n", "").splitlines()]
     assert {command[1] for command in commands} == {
         *("demo", "compile", "inspect", "run", "verify", "estimate", "export", "profiles"),
-        *("operators", "blame", "train", "robustness", "map"),
+        *("operators", "blame", "train", "robustness", "map", "compare"),
     }
     for command in commands:
         expected = 3 if command[1] == "verify" and lava_is_missing() else 0

@@ -1,0 +1,412 @@
+"""Several compiled networks on the same images: each runs once, which scores, counts and prices.
+
+`lapilli.compare` and `lapilli compare` are made of this.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+import lapilli
+from lapilli import network_inputs, placed_estimate, reports, scores
+from lapilli.compare_report import (
+    COSTS,
+    RATIOS,
+    Beside,
+    Compared,
+    Comparison,
+    check_against,
+    front_shares,
+    members,
+    ratio,
+)
+from lapilli.compiler.artifact import Artifact
+from lapilli.compiler.errors import InputError, LapilliError
+from lapilli.compiler.outputs import VOID
+from lapilli.hardware_profiles import Profile, ProfileError, load
+from lapilli.runtime.metrics import PopulationEvents, totals
+from lapilli.runtime.trace import Trace
+from lapilli.runtime.uncertainty import Figure, band
+
+if TYPE_CHECKING:
+    from lapilli.runtime.energy import Estimate
+
+Images = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+Progress = Callable[[str, int, int], None]
+Model = Artifact | str | Path
+_PER_SECOND = 1e6
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One network that is compared, under the name that people see."""
+
+    name: str
+    path: Path | None
+    artifact: Artifact
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """A row, with what it is compared by: classes (N, ...) and draws of its figures."""
+
+    row: Compared
+    classes: Labels | None
+    draws: Mapping[str, Figure]
+
+
+def compare(
+    models: Sequence[Model] | Mapping[str, Model],
+    images: Images,
+    labels: Labels | None = None,
+    *,
+    profile: Profile | None = None,
+    placed: bool = False,
+    against: str = "energy",
+    progress: Progress | None = None,
+) -> Comparison:
+    """Accuracy, size, energy and time of networks on the same images, and their Pareto front.
+
+    models: artifacts or paths of model files; a mapping names them. images: (N, ...) before the
+    normalisation that each file remembers. labels: (N,), or (N, H, W) of pixels; without them
+    there is no front. profile: the chip of all, None for the one that each was compiled for;
+    placed: put each on cores first, with what these images make it send; against: one of COSTS;
+    progress: called with (stage, done, total).
+
+    Raises InputError for a network that does not fit the images or labels and for one given twice,
+    and what reading, placing and pricing raise, always with the network's name.
+    """
+    entries = read(models)
+    return compare_entries(
+        entries,
+        images,
+        labels,
+        profile=profile,
+        placed=placed,
+        against=against,
+        progress=progress,
+    )
+
+
+def compare_entries(
+    entries: Sequence[Entry],
+    images: Images,
+    labels: Labels | None,
+    *,
+    profile: Profile | None,
+    placed: bool,
+    against: str,
+    progress: Progress | None,
+) -> Comparison:
+    """`compare`, of networks that were read before there were images."""
+    check_against(against)
+    truth = _labels(labels, images)
+    chips = {e.name: profile or _chip(e) for e in entries}
+    # What can be refused at once is refused before minutes of counting.
+    for entry in entries:
+        _try(entry, images, truth, chips[entry.name], placed)
+    measured = [_measured(e, images, truth, chips[e.name], placed, progress) for e in entries]
+    return _together(measured, len(images), truth, against)
+
+
+def read(models: Sequence[Model] | Mapping[str, Model]) -> list[Entry]:
+    """Artifacts or model files with their names. Raises InputError, ArtifactError."""
+    if isinstance(models, (str, Path)):
+        models = [models]  # a text is a sequence of letters
+    given = list(models.values()) if isinstance(models, Mapping) else list(models)
+    if not given:
+        raise _refused("models", "there is something to compare", "no network", "one or more")
+    for index, model in enumerate(given):
+        first = next(i for i, other in enumerate(given) if _same(model, other))
+        if first < index:
+            name = f"network {index + 1}" if isinstance(model, Artifact) else str(model)
+            raise _refused(name, "every network is given once", "the same one again", "one of it")
+    names = list(models) if isinstance(models, Mapping) else _names(given)
+    return [
+        Entry(name, None, model)
+        if isinstance(model, Artifact)
+        else Entry(name, Path(model), lapilli.load(model))
+        for name, model in zip(names, given, strict=True)
+    ]
+
+
+def _same(model: Model, other: Model) -> bool:
+    if isinstance(model, Artifact) or isinstance(other, Artifact):
+        return model is other
+    first, second = Path(model), Path(other)
+    if first.exists() and second.exists():
+        return first.samefile(second)
+    return first == second
+
+
+def _names(models: Sequence[Model]) -> list[str]:
+    """Files without folder and ending where these tell them apart, else as they were given."""
+    stems = [None if isinstance(m, Artifact) else Path(m).stem for m in models]
+    return [
+        f"network {index + 1}"
+        if stem is None
+        else (stem if stems.count(stem) == 1 else str(models[index]))
+        for index, stem in enumerate(stems)
+    ]
+
+
+def _labels(labels: npt.NDArray[Any] | None, images: Images) -> Labels | None:
+    """Raise InputError unless there is a label for every image."""
+    if len(images) == 0:
+        raise _refused("images", "networks are compared on images", "none", "one or more")
+    if labels is None:
+        return None
+    found = np.asarray(labels)
+    if len(found) != len(images) or found.ndim not in (1, 3) or found.dtype.kind not in "iu":
+        raise _refused(
+            "labels",
+            "there is one class number per image, or per pixel",
+            f"{found.dtype} of shape {found.shape} for {len(images)} images",
+            f"integers ({len(images)},) or ({len(images)}, height, width)",
+        )
+    return found.astype(np.int64)
+
+
+def _chip(entry: Entry) -> Profile:
+    with _of(entry):
+        return load(entry.artifact.provenance.profile)
+
+
+@contextmanager
+def _of(entry: Entry) -> Iterator[None]:
+    """Every refusal says which network it is about."""
+    try:
+        yield
+    except (LapilliError, ProfileError) as error:
+        where = f"{entry.path or entry.name}: {error.where}"
+        raise type(error)(
+            where,
+            error.rule,
+            found=error.found,
+            allowed=error.allowed,
+            remedy=error.remedy,
+        ) from error
+
+
+def _try(entry: Entry, images: Images, labels: Labels | None, chip: Profile, placed: bool) -> None:
+    """One image: does the network take it, name classes like the labels', and have a price?"""
+    with _of(entry):
+        runs = placed_estimate.on_chip(entry.artifact, chip) if placed else entry.artifact
+        trace = lapilli.run(
+            runs, network_inputs.normalised(entry.artifact, images[:1]), record="outputs"
+        )
+        lapilli.estimate_events(runs, trace, profile=chip)
+        if labels is None:
+            return
+        found = scores.choose(runs.outputs, trace.named_outputs, labels[:1])
+        if found.classes is None or found.output is None:
+            raise _refused(
+                "outputs",
+                "the network gives classes like the labels",
+                found.reason,
+                f"classes of shape {labels[:1].shape[1:] or 'one per image'}",
+            )
+        values = trace.named_outputs[found.output]
+        known = values.shape[1] if values.ndim in (2, 4) and values.dtype.kind == "f" else None
+        most = int(labels[(labels != VOID) | (labels.ndim == 1)].max(initial=0))
+        if known is not None and most >= max(known, 2):  # a single score tells two classes apart
+            raise _refused(
+                f"output {found.output}",
+                "the network knows the classes of the labels",
+                f"{known} classes, and a label {most}",
+                f"more than {most} classes",
+            )
+
+
+def _measured(
+    entry: Entry,
+    images: Images,
+    labels: Labels | None,
+    chip: Profile,
+    placed: bool,
+    progress: Progress | None,
+) -> _Measured:
+    """One run of the network: its classes, its events, and what these cost."""
+
+    def told(stage: str) -> Callable[[int, int], None] | None:
+        if progress is None:
+            return None
+        return lambda done, total: progress(f"{entry.name}: {stage}", done, total)
+
+    with _of(entry):
+        artifact, layout = entry.artifact, None
+        prepared = network_inputs.normalised(artifact, images)
+        runs = placed_estimate.on_chip(artifact, chip) if placed else artifact
+        found = reports.evaluate(
+            runs, prepared, labels=labels, agreement_images=0, progress=told("counting events")
+        )
+        if placed:
+            layout = placed_estimate.layout_of(
+                artifact, found.events, prepared, chip, progress=_staged(entry.name, progress)
+            )
+        counted = Trace("reference", np.zeros(0), {}, {}, events=found.events)
+        estimate = lapilli.estimate_events(runs, counted, profile=chip, layout=layout)
+        row = _row(entry, found.events, estimate)
+        accuracy = scores.accuracy(found.predictions, labels)
+        pixels = scores.segmentation(found.predictions, labels)
+        if accuracy is not None:
+            row = replace(row, correct=accuracy["correct"], score=accuracy["fraction"])
+        elif pixels is not None:
+            row = replace(row, score=pixels["fraction"])
+        return _Measured(row, found.predictions, estimate.draws)
+
+
+def _staged(name: str, progress: Progress | None) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda stage, done, total: progress(f"{name}: {stage}", done, total)
+
+
+def _row(entry: Entry, events: Mapping[str, PopulationEvents], estimate: Estimate) -> Compared:
+    origin, counted = entry.artifact.provenance, totals(events)
+    found = {p.name: getattr(p.neuron, "levels", None) for p in entry.artifact.netlist.populations}
+    return Compared(
+        name=entry.name,
+        path=None if entry.path is None else str(entry.path),
+        hash=entry.artifact.hash,
+        file_bytes=None if entry.path is None else entry.path.stat().st_size,
+        method=origin.method,
+        coding=_coding(entry.artifact),
+        levels={name: levels for name, levels in found.items() if levels is not None},
+        steps=entry.artifact.netlist.steps,
+        profile=estimate.profile,
+        calibrated=estimate.calibrated,
+        correct=None,
+        score=None,
+        neurons=counted.neurons,
+        synapses=counted.synapses,
+        cores=estimate.cores,
+        chips=estimate.chips,
+        synops=counted.synops_per_image,
+        spikes=counted.spikes_per_image,
+        input_macs=counted.input_macs_per_image,
+        dynamic_pj=estimate.total.dynamic_pj,
+        single_total_pj=estimate.single.total_pj,
+        streaming_total_pj=estimate.streaming.total_pj,
+        latency_steps=estimate.single.steps,
+        latency_us=estimate.single.time_us,
+        images_per_second=band(_PER_SECOND / estimate.draws["streaming.time_us"]),
+        energy_delay_pj_us=estimate.single.energy_delay_pj_us,
+    )
+
+
+def _coding(artifact: Artifact) -> str:
+    """As a search names codings: graded, unary, or the method where that is how it sends."""
+    chosen = artifact.provenance.options.get("coding")
+    if chosen is not None:
+        return str(chosen)
+    if artifact.provenance.method in ("rate", "sigma-delta"):
+        return artifact.provenance.method
+    return "graded" if artifact.netlist.graded else "binary"
+
+
+def _together(
+    measured: list[_Measured], images: int, labels: Labels | None, against: str
+) -> Comparison:
+    first = measured[0]
+    rows = [first.row, *(replace(m.row, first=_beside(m, first, labels)) for m in measured[1:])]
+    right = [row.score for row in rows if row.score is not None]
+    on_front: tuple[int, ...] = ()
+    if len(right) == len(rows):
+        figure = COSTS[against].figure
+        costs = [row.cost(against).mid for row in rows]
+        on_front = members(costs, right)
+        shares: Sequence[float] = [float(index in on_front) for index in range(len(rows))]
+        if figure is not None:
+            shares = front_shares([m.draws[figure] for m in measured], right)
+        rows = [
+            replace(row, on_front=index in on_front, front_share=share)
+            for index, (row, share) in enumerate(zip(rows, shares, strict=True))
+        ]
+    measure = None if labels is None else ("accuracy" if labels.ndim == 1 else "pixels")
+    front = tuple(rows[index].name for index in on_front)
+    notes = tuple(_notes(rows, images, measure, against))
+    return Comparison(images, measure, against, front, tuple(rows), notes)
+
+
+def _beside(this: _Measured, first: _Measured, labels: Labels | None) -> Beside:
+    ours, theirs = this.classes, first.classes
+    same = only_this = only_first = None
+    if ours is not None and theirs is not None and ours.ndim == 1 and ours.shape == theirs.shape:
+        same = int((ours == theirs).sum())
+        if labels is not None:
+            only_this = int(((ours == labels) & (theirs != labels)).sum())
+            only_first = int(((ours != labels) & (theirs == labels)).sum())
+    ratios = {key: ratio(this.draws[name], first.draws[name]) for key, name in RATIOS.items()}
+    return Beside(same, only_this, only_first, **ratios)
+
+
+def _notes(
+    rows: Sequence[Compared], images: int, measure: str | None, against: str
+) -> Iterator[str]:
+    profiles: dict[str, list[str]] = {}
+    for row in rows:
+        profiles.setdefault(row.profile, []).append(row.name)
+    if measure is None:
+        yield "Without labels there is no accuracy, and so no front."
+    elif measure == "accuracy":
+        yield _chance(max(row.correct or 0 for row in rows), images)
+    if measure is not None and COSTS[against].figure is not None:
+        yield (
+            "The front is that of the mid figures; the share beside it says in how many draws of "
+            "the constants a network is on it."
+        )
+    if any(len(names) > 1 for names in profiles.values()):
+        yield (
+            "Bands of networks on one profile overlap because they rest on the same constants; "
+            "ratios and shares take the same draw for all of them."
+        )
+    if len(profiles) > 1:
+        several = "; ".join(f"{name}: {', '.join(names)}" for name, names in profiles.items())
+        yield f"Constants of different chips err independently ({several})."
+    twins: dict[str, list[str]] = {}
+    for row in rows:
+        twins.setdefault(row.hash, []).append(row.name)
+    for names in twins.values():
+        if len(names) > 1:
+            yield f"The same network in several files: {', '.join(names)}."
+
+
+def _chance(correct: int, images: int) -> str:
+    """How far so many images leave the accuracy open.
+
+    >>> _chance(90, 100)
+    'One standard error of the best accuracy is 3.00 points on 100 images.'
+    >>> _chance(100, 100)
+    'The best network is right on all 100 images; so is one of 97.05 %, one time in 20.'
+    """
+    if correct == images:
+        least = 100 * 0.05 ** (1 / images)
+        return (
+            f"The best network is right on all {images:,} images; so is one of {least:.2f} %, "
+            "one time in 20."
+        )
+    score = correct / images
+    error = 100 * math.sqrt(score * (1 - score) / images)
+    return f"One standard error of the best accuracy is {error:.2f} points on {images:,} images."
+
+
+def _refused(where: str, rule: str, found: object, allowed: str) -> InputError:
+    return InputError(
+        where,
+        rule,
+        found=found,
+        allowed=allowed,
+        remedy="Compare networks that were compiled for the same images and classes, each once.",
+    )
