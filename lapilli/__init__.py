@@ -195,6 +195,7 @@ def run(
     stop: EarlyStop | None = None,
     readout: str | None = None,
     seed: int = 0,
+    step_events: bool = False,
 ) -> Trace:
     """Execute a compiled network on images (N, ...); see `lapilli.runtime.run`.
 
@@ -202,6 +203,7 @@ def run(
     "poisson-softmax", "winner-softmax" (drawn from seed); see `lapilli.runtime.readout`.
 
     processes: with backend "lava", "lapilli" for ours or "stock" for those that Lava ships with.
+    step_events: count the events of each step, too (`Trace.step_events`).
     """
     from lapilli.runtime import backends_with
     from lapilli.runtime import run as execute
@@ -216,6 +218,7 @@ def run(
         stop=stop,
         readout=readout,
         seed=seed,
+        step_events=step_events,
     )
 
 

@@ -30,6 +30,9 @@ from lapilli import network_inputs, plot_files, terminal
 @click.option(
     "--neurobench", is_flag=True, help="NeuroBench's metrics, too: every step is run for them."
 )
+@click.option(
+    "--steps", "by_step", is_flag=True, help="With --json: spikes and synops of each step, too."
+)
 @plot_files.option("Draw what costs energy: an inference, and every layer.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
@@ -41,6 +44,7 @@ def estimate(
     placed: bool,
     without: tuple[str, ...],
     neurobench: bool,
+    by_step: bool,
     picture: Path | None,
     as_json: bool,
 ) -> None:
@@ -59,7 +63,11 @@ def estimate(
             runs = placed_estimate.on_chip(artifact, chip)
         dataset = network_inputs.images(artifact, spec, limit, bar)
         evaluation = reports.evaluate(
-            runs, dataset.images, agreement_images=0, progress=bar("counting events")
+            runs,
+            dataset.images,
+            agreement_images=0,
+            step_events=by_step,
+            progress=bar("counting events"),
         )
         if placed:
             counters: dict[str, terminal.Count] = {}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import click
 
@@ -16,19 +17,33 @@ if TYPE_CHECKING:
     from lapilli.compiler.artifact import Artifact
 
 Report = dict[str, Any]
-Exporter = Callable[["Artifact", Path, "str | None"], Report]
-"""Writes the network into the file, for the profile if one is given; what to tell of it.
+
+
+@final
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked for beside the file: profile: another chip than the one compiled for; data,
+    image: the input that is written along.
+    """
+
+    profile: str | None
+    data: str | None
+    image: int
+
+
+Exporter = Callable[["Artifact", Path, Wishes], Report]
+"""Writes the network into the file, as wished; what to tell of it.
 
 Values of the report are shown as they are, a list one item per line.
 """
 
 
-def _loihi(artifact: Artifact, path: Path, profile: str | None) -> Report:
+def _loihi(artifact: Artifact, path: Path, wishes: Wishes) -> Report:
     from lapilli.compiler.interchange import loihi_export
     from lapilli.compiler.mapping import place
     from lapilli.hardware_profiles import load
 
-    chip = load(profile or artifact.provenance.profile)
+    chip = load(wishes.profile or artifact.provenance.profile)
     placement = place(artifact.netlist, chip)
     loihi_export.write(path, artifact, placement, chip)
     return {
@@ -40,7 +55,7 @@ def _loihi(artifact: Artifact, path: Path, profile: str | None) -> Report:
     }
 
 
-def _netx(artifact: Artifact, path: Path, profile: str | None) -> Report:
+def _netx(artifact: Artifact, path: Path, wishes: Wishes) -> Report:
     from lapilli.compiler.interchange import netx_export
 
     told = netx_export.write(path, artifact.netlist)
@@ -63,17 +78,63 @@ def _netx(artifact: Artifact, path: Path, profile: str | None) -> Report:
     }
 
 
-def _nir(artifact: Artifact, path: Path, profile: str | None) -> Report:
+def _nir(artifact: Artifact, path: Path, wishes: Wishes) -> Report:
     from lapilli.compiler.interchange import nir_export
 
     nir_export.write(path, artifact)
     return {"notice": nir_export.NOTICE}
 
 
-FORMATS: Mapping[str, Exporter] = MappingProxyType({"loihi": _loihi, "netx": _netx, "nir": _nir})
+def _sanafe(artifact: Artifact, path: Path, wishes: Wishes) -> Report:
+    from lapilli import network_inputs
+    from lapilli.compiler.interchange import sanafe_export
+    from lapilli.compiler.mapping import place
+    from lapilli.hardware_profiles import load
+
+    if wishes.data is None:
+        raise InputError(
+            "--data",
+            "one image is simulated, and written along with the network",
+            found="no --data",
+            allowed="--data DATA --image N",
+            remedy="Name the images.",
+        )
+    chip = load(wishes.profile or artifact.provenance.profile)
+    placement = place(artifact.netlist, chip)
+    images = network_inputs.images(artifact, wishes.data, wishes.image + 1, _no_bar).images
+    if len(images) <= wishes.image:
+        raise InputError(
+            "--image",
+            "the data has this image",
+            found=wishes.image,
+            allowed=f"0..{len(images) - 1}",
+            remedy="Choose one of these.",
+        )
+    inputs = network_inputs.integers(artifact, images[wishes.image :])
+    told = sanafe_export.write(path, artifact, placement, chip, inputs[0])
+    return {
+        "profile": chip.name,
+        "cores": len(placement.cores),
+        "chips": placement.chips,
+        "image": wishes.image,
+        "steps": told["steps"],
+        "charges": {name: told[name] for name in ("charges", "charge_synapses")},
+        "unknown": told["unknown_costs"],
+    }
+
+
+def _no_bar(stage: str) -> terminal.Count:
+    return lambda done, of: None
+
+
+FORMATS: Mapping[str, Exporter] = MappingProxyType(
+    {"loihi": _loihi, "netx": _netx, "nir": _nir, "sanafe": _sanafe}
+)
 """Every format; each imports what it needs when it is used."""
-USES_PROFILE = ("loihi",)
+USES_PROFILE = ("loihi", "sanafe")
 """Formats that are written for one chip."""
+USES_DATA = ("sanafe",)
+"""Formats that hold an input, too."""
 
 
 @click.command("export")
@@ -89,10 +150,20 @@ USES_PROFILE = ("loihi",)
     help="the file to write",
 )
 @click.option("--profile", metavar="NAME", help="another chip than the one compiled for")
+@click.option("--data", metavar="DATA", help="sanafe: images, as `run` takes them")
+@click.option(
+    "--image", metavar="N", type=click.IntRange(min=0), help="sanafe: which of them, from 0 on."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 def export(
-    model_file: Path, format_: str, output: Path, profile: str | None, as_json: bool
+    model_file: Path,
+    format_: str,
+    output: Path,
+    profile: str | None,
+    data: str | None,
+    image: int | None,
+    as_json: bool,
 ) -> None:
     """Write a model file in another format: for chips, other simulators, other tools."""
     import lapilli
@@ -105,12 +176,20 @@ def export(
             allowed=f"--profile with --format {' or '.join(USES_PROFILE)}",
             remedy="Leave it out.",
         )
+    if (data, image) != (None, None) and format_ not in USES_DATA:
+        raise InputError(
+            "--data" if data is not None else "--image",
+            "a format that holds an input takes images",
+            found=f"images with --format {format_}",
+            allowed=f"images with --format {' or '.join(USES_DATA)}",
+            remedy="Leave it out.",
+        )
     artifact = lapilli.load(model_file)
     report = {
         "artifact": {"path": str(model_file), "hash": artifact.hash},
         "format": format_,
         "path": str(output),
-        **FORMATS[format_](artifact, output, profile),
+        **FORMATS[format_](artifact, output, Wishes(profile, data, image or 0)),
     }
     if as_json:
         terminal.show_json(report)

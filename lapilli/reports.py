@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import lapilli
-from lapilli import scores
+from lapilli import counted_events, scores
 from lapilli.compiler.linear import Sparse
 from lapilli.compiler.netlist import Netlist, Population
 from lapilli.compiler.neurons import STATE_BITS, MultiThreshold
@@ -20,6 +20,7 @@ from lapilli.compiler.outputs import NO_HEAD, Output
 from lapilli.compiler.schedule import schedule
 from lapilli.data import Dataset
 from lapilli.hardware_profiles import CONFIDENCES
+from lapilli.hardware_profiles import load as load_profile
 from lapilli.runtime import readout as reading
 from lapilli.runtime.metrics import (
     ImageEvents,
@@ -29,6 +30,7 @@ from lapilli.runtime.metrics import (
     together,
     totals,
 )
+from lapilli.runtime.step_events import StepEvents
 from lapilli.runtime.trace import Trace
 
 if TYPE_CHECKING:
@@ -53,7 +55,8 @@ class Evaluation:
     then has the reason. outputs: by name; events, image_events: exact counts over all images and in
     each, empty where the backend does not count; input_clipped: input values out of range; agree:
     images of `compared` with the quantised ANN's prediction, or outputs where there are none;
-    silent: steps after which a network that has to settle sent nothing any more.
+    silent: steps after which a network that has to settle sent nothing any more; step_events: as
+    `Trace.step_events`, empty unless they were asked for.
     """
 
     predictions: npt.NDArray[np.int64] | None
@@ -67,6 +70,7 @@ class Evaluation:
     scored: scores.Scored = scores.NOTHING
     silent: npt.NDArray[np.int64] | None = None
     image_events: Mapping[str, ImageEvents] = field(default_factory=dict)
+    step_events: Mapping[str, StepEvents | None] = field(default_factory=dict)
 
 
 def evaluate(
@@ -81,6 +85,7 @@ def evaluate(
     readout: str | None = None,
     seed: int = 0,
     agreement_images: int = AGREEMENT_IMAGES,
+    step_events: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Run all images and keep what reports need.
@@ -100,6 +105,7 @@ def evaluate(
         stop=stop,
         readout=readout,
         seed=seed,
+        step_events=step_events,
     )
     seconds = time.perf_counter() - start
     returned = as_read(artifact, readout)
@@ -127,6 +133,7 @@ def evaluate(
         scored,
         trace.silent,
         trace.image_events,
+        trace.step_events,
     )
 
 
@@ -326,13 +333,18 @@ def estimate_report(
 ) -> Report:
     """The estimate as it is, and the events that it was made from; layout: of a placement."""
     counted = Trace("reference", np.zeros(0), {}, {}, events=evaluation.events)
+    chip = load_profile(profile or artifact.provenance.profile)
     estimate = lapilli.estimate_events(
         artifact, counted, profile=profile, without=without, layout=layout
     )
     return {
         "method": artifact.provenance.method,
         "data": data_report(dataset),
-        "events": events_report(evaluation.events, evaluation.image_events),
+        "events": {
+            **events_report(evaluation.events, evaluation.image_events),
+            "memory": counted_events.memory(artifact, evaluation.events, chip, layout),
+            "steps": counted_events.steps(evaluation.step_events),
+        },
         "estimate": estimate.as_dict(),
     }
 

@@ -27,6 +27,7 @@ class Execution:
     """How a backend executes: what it keeps, whom it tells, when it gives up, when images end.
 
     only_readouts: nothing of other populations is needed; a backend may keep it all the same.
+    step_events: count the events of each step, where the backend counts events.
     """
 
     record: Record = "counts"
@@ -34,6 +35,7 @@ class Execution:
     timeout_s: float | None = None
     stop: StopRule | None = None
     only_readouts: bool = False
+    step_events: bool = False
 
 
 STOCK = "lava-stock"
@@ -68,6 +70,7 @@ def _reference(netlist: Netlist, inputs: Int64Array, how: Execution) -> Trace:
         progress=how.progress,
         stop=how.stop,
         only_readouts=how.only_readouts,
+        step_events=how.step_events,
     )
 
 
@@ -135,12 +138,14 @@ def run(
     stop: EarlyStop | None = None,
     readout: str | None = None,
     seed: int = 0,
+    step_events: bool = False,
 ) -> Trace:
     """Execute a compiled network on images (N, ...) as the float network takes them.
 
     stop: end each image once its answer is clear, see `early_stop`. readout: None for what the
     network returns, or one of `readout.READOUTS`; seed: of what is drawn at random, there
-    and for inputs as Poisson trains. Raises
+    and for inputs as Poisson trains; step_events: on the reference engine, count the events of each
+    step, too. Raises
     InputError for images of the wrong shape or range, for networks that cannot stop early or be
     read in this way, BackendError where the backend is missing, crashes or exceeds timeout_s (Lava
     only).
@@ -157,7 +162,7 @@ def run(
     clear = None if stop is None else rule(artifact.netlist, stop)
     drawn = readout in reading.DRAWN
     kept: Record = "states" if drawn else record
-    how = Execution(kept, progress, timeout_s, clear, drawn and record == "outputs")
+    how = Execution(kept, progress, timeout_s, clear, drawn and record == "outputs", step_events)
     trace = BACKENDS[backend](artifact.netlist, inputs, how)
     trace = reading.apply(artifact.netlist, artifact.outputs, trace, readout, seed)
     return replace(trace.recorded(record) if drawn else trace, input_clipped=clipped)

@@ -63,7 +63,7 @@ def layout(
         _Way(flow, np.asarray(flow.axons * rate[flow.source], np.float64))
         for flow in flows(netlist, held, profile)
     ]
-    slots = _slots(placement)
+    slots = slots_of(placement)
     core, population, work_done = _work(placement, profile, held, ways, events, rate)
     sent, from_host = _journeys(placement, ways, slots, events)
     cores = {name: len({int(i) for i in core[population == name]}) for name in events}
@@ -107,7 +107,7 @@ def _check(placement: Placement, profile: Profile, events: Mapping[str, Populati
         )
 
 
-def _slots(placement: Placement) -> Ints | None:
+def slots_of(placement: Placement) -> Ints | None:
     """A slot of the mesh on each core's tile: all slots of a tile have the same ways."""
     mesh = placement.mesh
     if mesh is None:

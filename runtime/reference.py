@@ -24,6 +24,7 @@ from lapilli.compiler.numerics import FLOAT32_EXACT, Int64Array
 from lapilli.runtime.early_stop import StopRule
 from lapilli.runtime.kernels import KERNELS, Activity, changes, stepped
 from lapilli.runtime.staircases import parameters
+from lapilli.runtime.step_events import orders
 from lapilli.runtime.tally import Tally
 from lapilli.runtime.trace import Progress, Record, Trace, real_outputs
 
@@ -40,15 +41,17 @@ def run(
     progress: Progress | None = None,
     stop: StopRule | None = None,
     only_readouts: bool = False,
+    step_events: bool = False,
     device: str = "cpu",
 ) -> Trace:
     """Execute a netlist on integer inputs and count every event.
 
     inputs: (N, *input shape), or (N, steps, *input shape) where each step has an input of its own.
     stop: counts only what each image needed, see `early_stop`; only_readouts: keep nothing of other
-    populations, whatever record says.
+    populations, whatever record says; step_events: count the events of each step, too.
     """
-    engine = Engine(netlist, len(inputs), record, stop, torch.device(device), only_readouts)
+    place = torch.device(device)
+    engine = Engine(netlist, len(inputs), record, stop, place, only_readouts, step_events)
     with exact_arithmetic():
         for start in range(0, len(inputs), engine.batch):
             engine.run(inputs[start : start + engine.batch])
@@ -69,6 +72,7 @@ class Engine:
         stop: StopRule | None,
         device: torch.device,
         only_readouts: bool = False,
+        step_events: bool = False,
     ):
         self.netlist, self.record, self.device = netlist, record, device
         self.stop, self.stopped = stop, np.full(images, netlist.steps)
@@ -81,7 +85,8 @@ class Engine:
         self.parameters = {
             p.name: parameters(p, self.dtype[p.name], device) for p in netlist.populations
         }
-        self.tally = Tally(netlist, images, device)
+        self.tally = Tally(netlist, images, device, step_events)
+        self.orders = orders(netlist)
         self.into = {p.name: netlist.into(p.name) for p in netlist.populations}
         self.steps_apart = stop is None and (netlist.steps == 1 or not netlist.one_pass)
         self.done = 0
@@ -213,8 +218,12 @@ class Engine:
         if self.silent is not None:
             batch = slice(self.done, self.done + len(activity.train))
             self.silent[batch] = np.maximum(self.silent[batch], _last_spike(activity.train))
+        if activity.timing == "train" and self.tally.steps is not None:
+            self.tally.add_steps(p, self.done, _messages_of_steps(p.neuron, activity.train))
+            return
         repeats = self.netlist.steps if activity.timing == "held" else 1
-        self.tally.add(p, self.done, _messages(p.neuron, activity), repeats)
+        order = self.orders[p.name] if self.one_pass else "at once"
+        self.tally.add(p, self.done, _messages(p.neuron, activity), repeats, order)
 
     def _updates_with_input(self, p: Population, drives: list[Activity]) -> int | None:
         """Updates of this batch whose drive is not zero; None where steps are not told apart."""
@@ -242,6 +251,7 @@ class Engine:
             stopped=stopped,
             silent=self.silent,
             image_events=self.tally.image_events(),
+            step_events=self.tally.step_events(),
         )
 
 
@@ -302,9 +312,17 @@ def _not_zero(values: Tensor) -> int:
 
 def _messages(neuron: NeuronModel, activity: Activity) -> Tensor:
     """Messages sent by each neuron, (N, *shape), in one step where activity is held."""
-    low, high = neuron.payload()
-    if activity.timing != "held" and (low, high) == (0, 1):
+    if activity.timing != "held" and neuron.payload() == (0, 1):
         return activity.count
-    sent = activity.train.sign() if activity.timing == "train" else activity.train[:, 0].sign()
-    sent = sent if low >= 0 else sent.abs_()
-    return sent.sum(1) if activity.timing == "train" else sent
+    if activity.timing == "train":
+        return _messages_of_steps(neuron, activity.train).sum(1)
+    return _messages_of_steps(neuron, activity.train[:, :1])[:, 0]
+
+
+def _messages_of_steps(neuron: NeuronModel, train: Tensor) -> Tensor:
+    """Messages in each step, like the train: a message is a spike that is not zero."""
+    low, high = neuron.payload()
+    if (low, high) == (0, 1):
+        return train
+    sent = train.sign()
+    return sent if low >= 0 else sent.abs_()

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from lapilli.compiler.netlist import Netlist
 from lapilli.runtime.metrics import ImageEvents, PopulationEvents
+from lapilli.runtime.step_events import StepEvents
 
 Array = npt.NDArray[Any]
 Record = Literal["outputs", "counts", "spikes", "states"]
@@ -29,7 +30,8 @@ class Trace:
     (N, *shape) the readouts' v after the last step; spikes, states: (N, steps, *shape) spikes sent
     and v after each step, empty unless recorded; the steps of v begin at the population's
     `Schedule.first`, those of its spikes at its `Schedule.sends`; events: exact operation counts,
-    empty where the backend does not count; image_events: the same for each image; input_clipped:
+    empty where the backend does not count; image_events: the same for each image; step_events:
+    of each step if they were asked for, None where nobody knows the steps; input_clipped:
     input values that were out of range and saturated; stopped: (N,) steps after which each image
     ended, if early stopping was asked for: everything above is then of these steps, and zero
     beyond; silent: (N,) steps after which no population sent anything any more, for networks that
@@ -49,6 +51,7 @@ class Trace:
     silent: Array | None = None
     names: tuple[str, ...] = ()
     image_events: Mapping[str, ImageEvents] = field(default_factory=dict)
+    step_events: Mapping[str, StepEvents | None] = field(default_factory=dict)
 
     def recorded(self, record: Record) -> Trace:
         """The trace as `record` would have left it, if it kept more than that."""

@@ -13,9 +13,9 @@ Two measurements, each of a network that is described well enough to count its e
   published with it, so that no constant follows: what is found is how active the layers must have
   been for the profile's constants to hold, and that this is possible.
 
-hardware_profiles/loihi2.json holds what is found here; rows with "profile" say whether it still does. -o
-writes that file with the constants and their derivation. Nothing else is read: other measured
-networks are kept for checking.
+hardware_profiles/loihi2.json holds what is found here; rows with "profile" say whether it still
+does. -o writes that file with the constants and their derivation. Nothing else is read: other
+measured networks are kept for checking.
 """
 
 from __future__ import annotations
