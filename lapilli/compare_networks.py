@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 import lapilli
-from lapilli import network_inputs, placed_estimate, reports, scores
+from lapilli import hardware_profiles, network_inputs, placed_estimate, reports, scores
 from lapilli.compare_report import (
     COSTS,
     RATIOS,
@@ -34,7 +34,7 @@ from lapilli.compiler.outputs import VOID
 from lapilli.hardware_profiles import Profile, ProfileError, load
 from lapilli.runtime.metrics import PopulationEvents, totals
 from lapilli.runtime.trace import Trace
-from lapilli.runtime.uncertainty import Figure, band
+from lapilli.runtime.uncertainty import DRAWS, Figure
 
 if TYPE_CHECKING:
     from lapilli.runtime.energy import Estimate
@@ -59,9 +59,13 @@ class Entry:
 @final
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """A row, with what it is compared by: classes (N, ...) and draws of its figures."""
+    """A row, with what it is compared by: classes (N, ...) and draws of its figures.
+
+    chip: whose constants price it, which several systems may be built of.
+    """
 
     row: Compared
+    chip: str
     classes: Labels | None
     draws: Mapping[str, Figure]
 
@@ -112,11 +116,11 @@ def compare_entries(
     """`compare`, of networks that were read before there were images."""
     check_against(against)
     truth = _labels(labels, images)
-    chips = {e.name: profile or _chip(e) for e in entries}
+    priced = [(entry, profile or _chip(entry)) for entry in entries]
     # What can be refused at once is refused before minutes of counting.
-    for entry in entries:
-        _try(entry, images, truth, chips[entry.name], placed)
-    measured = [_measured(e, images, truth, chips[e.name], placed, progress) for e in entries]
+    for entry, chip in priced:
+        _try(entry, images, truth, chip, placed)
+    measured = [_measured(e, images, truth, chip, placed, progress) for e, chip in priced]
     return _together(measured, len(images), truth, against)
 
 
@@ -152,12 +156,13 @@ def _same(model: Model, other: Model) -> bool:
 
 def _names(models: Sequence[Model]) -> list[str]:
     """Files without folder and ending where these tell them apart, else as they were given."""
-    stems = [None if isinstance(m, Artifact) else Path(m).stem for m in models]
+    names = [
+        f"network {index + 1}" if isinstance(model, Artifact) else Path(model).stem
+        for index, model in enumerate(models)
+    ]
     return [
-        f"network {index + 1}"
-        if stem is None
-        else (stem if stems.count(stem) == 1 else str(models[index]))
-        for index, stem in enumerate(stems)
+        name if isinstance(model, Artifact) or names.count(name) == 1 else str(model)
+        for name, model in zip(names, models, strict=True)
     ]
 
 
@@ -175,12 +180,28 @@ def _labels(labels: npt.NDArray[Any] | None, images: Images) -> Labels | None:
             f"{found.dtype} of shape {found.shape} for {len(images)} images",
             f"integers ({len(images)},) or ({len(images)}, height, width)",
         )
-    return found.astype(np.int64)
+    wide = found.astype(np.int64)
+    if wide.min(initial=0) < 0:  # of an unsigned number that is too large, too
+        allowed = "0 or more; in maps 255 for pixels of no class"
+        raise _refused(
+            "labels", "classes are numbered from 0", f"{found.min()}..{found.max()}", allowed
+        )
+    if wide.ndim == 3 and np.all(wide == VOID):
+        raise _refused("labels", "some pixels are of a class", f"{VOID} everywhere", "0..254")
+    return wide
 
 
 def _chip(entry: Entry) -> Profile:
-    with _of(entry):
-        return load(entry.artifact.provenance.profile)
+    name = entry.artifact.provenance.profile
+    if name not in hardware_profiles.names():  # nor is any file read that a model file names
+        raise ProfileError(
+            f"{entry.path or entry.name}: profile",
+            "a network is priced on a chip that is known by name",
+            found=repr(name),
+            allowed=", ".join(hardware_profiles.names()),
+            remedy="Give the file of this profile, or another profile: --profile, profile=.",
+        )
+    return load(name)
 
 
 @contextmanager
@@ -264,7 +285,8 @@ def _measured(
             row = replace(row, correct=accuracy["correct"], score=accuracy["fraction"])
         elif pixels is not None:
             row = replace(row, score=pixels["fraction"])
-        return _Measured(row, found.predictions, estimate.draws)
+        named = chip.name if chip.system is None else chip.system.chip
+        return _Measured(row, named, found.predictions, estimate.draws)
 
 
 def _staged(name: str, progress: Progress | None) -> Progress | None:
@@ -301,7 +323,9 @@ def _row(entry: Entry, events: Mapping[str, PopulationEvents], estimate: Estimat
         streaming_total_pj=estimate.streaming.total_pj,
         latency_steps=estimate.single.steps,
         latency_us=estimate.single.time_us,
-        images_per_second=band(_PER_SECOND / estimate.draws["streaming.time_us"]),
+        images_per_second=ratio(
+            np.full(1 + DRAWS, _PER_SECOND), estimate.draws["streaming.time_us"]
+        ),
         energy_delay_pj_us=estimate.single.energy_delay_pj_us,
     )
 
@@ -336,7 +360,10 @@ def _together(
         ]
     measure = None if labels is None else ("accuracy" if labels.ndim == 1 else "pixels")
     front = tuple(rows[index].name for index in on_front)
-    notes = tuple(_notes(rows, images, measure, against))
+    chips: dict[str, list[str]] = {}
+    for m in measured:
+        chips.setdefault(m.chip, []).append(m.row.name)
+    notes = tuple(_notes(rows, chips, images, measure, against))
     return Comparison(images, measure, against, front, tuple(rows), notes)
 
 
@@ -353,11 +380,13 @@ def _beside(this: _Measured, first: _Measured, labels: Labels | None) -> Beside:
 
 
 def _notes(
-    rows: Sequence[Compared], images: int, measure: str | None, against: str
+    rows: Sequence[Compared],
+    chips: Mapping[str, Sequence[str]],
+    images: int,
+    measure: str | None,
+    against: str,
 ) -> Iterator[str]:
-    profiles: dict[str, list[str]] = {}
-    for row in rows:
-        profiles.setdefault(row.profile, []).append(row.name)
+    """chips: the names of the networks that each one's constants price."""
     if measure is None:
         yield "Without labels there is no accuracy, and so no front."
     elif measure == "accuracy":
@@ -367,13 +396,13 @@ def _notes(
             "The front is that of the mid figures; the share beside it says in how many draws of "
             "the constants a network is on it."
         )
-    if any(len(names) > 1 for names in profiles.values()):
+    if any(len(names) > 1 for names in chips.values()):
         yield (
-            "Bands of networks on one profile overlap because they rest on the same constants; "
+            "Bands of networks on one chip overlap because they rest on the same constants; "
             "ratios and shares take the same draw for all of them."
         )
-    if len(profiles) > 1:
-        several = "; ".join(f"{name}: {', '.join(names)}" for name, names in profiles.items())
+    if len(chips) > 1:
+        several = "; ".join(f"{name}: {', '.join(names)}" for name, names in chips.items())
         yield f"Constants of different chips err independently ({several})."
     twins: dict[str, list[str]] = {}
     for row in rows:
@@ -390,11 +419,18 @@ def _chance(correct: int, images: int) -> str:
     'One standard error of the best accuracy is 3.00 points on 100 images.'
     >>> _chance(100, 100)
     'The best network is right on all 100 images; so is one of 97.05 %, one time in 20.'
+    >>> _chance(0, 100)
+    'No network is right on any of 100 images; so is one of 2.95 %, one time in 20.'
     """
-    if correct == images:
-        least = 100 * 0.05 ** (1 / images)
+    far = 100 * 0.05 ** (1 / images)
+    if correct == 0:
         return (
-            f"The best network is right on all {images:,} images; so is one of {least:.2f} %, "
+            f"No network is right on any of {images:,} images; so is one of {100 - far:.2f} %, "
+            "one time in 20."
+        )
+    if correct == images:
+        return (
+            f"The best network is right on all {images:,} images; so is one of {far:.2f} %, "
             "one time in 20."
         )
     score = correct / images

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lapilli import plot_files
 from lapilli.compare_report import COSTS, Compared, Comparison
 from lapilli.compiler.errors import InputError
-from lapilli.plot_files import GREY, INK, literal
+from lapilli.plot_files import GREY, INK, literal, short
 from lapilli.render_front import levels
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _lines(axes: Axes, found: Comparison, groups: Mapping[str, list[Compared]]) 
             # What is drawn later is smaller: points on one another both show.
             markersize=max(7.5 * 0.82**index, 4.0),
             linewidth=1.0,
-            label=literal(name),
+            label=short(name, 48),
             zorder=3,
         )
         handles.append(handle)

@@ -66,12 +66,13 @@ class Compared:
     """One network on the images; energies in pJ and times in us, of one inference.
 
     path, file_bytes: None of a network that is no file. levels: of every population that counts;
-    steps: of a window. score: the share that is right (`Comparison.measure`); correct: images,
-    None of pixels. synops, spikes, input_macs: means per image. dynamic_pj: of all layers;
+    steps: of a window. score: the share that is right (`Comparison.measure`); correct: images, None
+    of pixels. synops, spikes, input_macs: means per image. dynamic_pj: of all layers;
     single_total_pj, latency_us, energy_delay_pj_us: of one image alone; streaming_total_pj,
-    images_per_second: of images back to back. on_front: no other network is at least as good and
-    costs no more, but for equal ones; front_share: in what share of the draws of the constants that
-    is so. first: beside the first network, None of that one.
+    images_per_second: of images back to back, None where the profile knows no time. on_front: no
+    other network is at least as good and costs no more, but for equal ones; front_share: in what
+    share of the draws of the constants that is so. first: beside the first network, None of that
+    one.
     """
 
     name: str
@@ -98,7 +99,7 @@ class Compared:
     streaming_total_pj: Band
     latency_steps: int
     latency_us: Band
-    images_per_second: Band
+    images_per_second: Band | None
     energy_delay_pj_us: Band
     on_front: bool = False
     front_share: float | None = None

@@ -59,7 +59,20 @@ def _mark(row: Report, drawn: bool) -> str:
     if row["front_share"] is None:
         return "-"
     yes = "yes" if row["on_front"] else ""
-    return f"{yes} {100 * row['front_share']:.0f} %".strip() if drawn else yes
+    return f"{yes} {_share(row['front_share'])}".strip() if drawn else yes
+
+
+def _share(value: float) -> str:
+    """0 % and 100 % are said of no draw and of every one only.
+
+    >>> _share(1.0), _share(0.999), _share(0.25), _share(0.001), _share(0.0)
+    ('100 %', '>99 %', '25 %', '<1 %', '0 %')
+    """
+    if 0 < value < 0.01:
+        return "<1 %"
+    if 0.99 < value < 1:
+        return ">99 %"
+    return f"{100 * value:.0f} %"
 
 
 def _cost(row: Report, against: str) -> tuple[str, str]:
@@ -100,8 +113,8 @@ def _times(rows: list[Report], caption: str) -> Table:
             plain(row["name"]),
             f"{row['latency_steps']:,}",
             *_time(row["latency_us"], star),
-            f"{rate['mid']:,.0f}{star}",
-            f"{rate['low']:,.0f} .. {rate['high']:,.0f}",
+            "-" if rate is None else f"{rate['mid']:,.0f}{star}",
+            "-" if rate is None else f"{rate['low']:,.0f} .. {rate['high']:,.0f}",
             *_energy_delay(row),
         )
     return made

@@ -14,18 +14,16 @@ import numpy as np
 import pytest
 import search_network
 from command_line import Run, model_file, runner
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 from torch import nn
 
 import lapilli
-from lapilli import compare_report, render_compare
+from lapilli import compare_report, hardware_profiles, render_compare
 from lapilli.cli_compare import AGAINST
-from lapilli.compare_report import Beside, Compared, Comparison, front_shares, members, ratio
+from lapilli.compare_report import Beside, Compared, Comparison, members
 from lapilli.compiler.errors import ArtifactError, InputError
 from lapilli.hardware_profiles import ProfileError
-from lapilli.runtime.uncertainty import DRAWS, Band, band
+from lapilli.runtime.uncertainty import Band, band
 
 IMAGES = 60
 METHODS = {
@@ -81,6 +79,7 @@ def test_figures_are_those_of_every_network_alone(
         assert row.latency_us == estimate.single.time_us
         assert row.energy_delay_pj_us == estimate.single.energy_delay_pj_us
         interval = estimate.streaming.time_us
+        assert row.images_per_second is not None
         assert row.images_per_second.mid == pytest.approx(1e6 / interval.mid)
         assert row.images_per_second.low == pytest.approx(1e6 / interval.high)
         assert row.synops == sum(e.synops for e in trace.events.values()) / IMAGES
@@ -168,34 +167,6 @@ def test_a_copy_has_ratio_one_and_is_told(models: dict[str, Path], tmp_path: Pat
     assert any(note.startswith("The same network in several files") for note in both.notes)
 
 
-def test_nothing_to_compare_with_has_no_ratio() -> None:
-    zero, some = np.zeros(1 + DRAWS), np.ones(1 + DRAWS)
-    assert ratio(some, zero) is None
-    assert ratio(some, 2 * some) == Band(0.5, 0.5, 0.5)
-
-
-costs = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=8)
-
-
-def beaten(points: list[tuple[int, int]], cost: int, score: int) -> bool:
-    """By the definition: another one is at least as good in both, and better in one."""
-    return any(c <= cost and s >= score and (c, s) != (cost, score) for c, s in points)
-
-
-@given(costs)
-def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
-    found = members([float(c) for c, _ in points], [float(s) for _, s in points])
-    assert sorted(found) == [i for i, (c, s) in enumerate(points) if not beaten(points, c, s)]
-    assert [points[i][0] for i in found] == sorted(points[i][0] for i in found)
-
-
-def test_shares_of_draws_on_the_front() -> None:
-    draws = np.array([[1.0, 1.0, 3.0, 1.0, 2.0], [2.0, 2.0, 2.0, 2.0, 2.0]])
-    assert front_shares(list(draws), [0.9, 0.9]) == (0.75, 0.5)
-    assert front_shares(list(draws), [0.9, 0.8]) == (1.0, 0.25)
-    assert front_shares([draws[0]], [0.5]) == (1.0,)
-
-
 @pytest.mark.parametrize("against", AGAINST)
 def test_a_front_against_every_cost(models: dict[str, Path], against: str) -> None:
     test = search_network.images("test", 20)
@@ -261,6 +232,48 @@ def test_chips_of_their_own_or_one_for_all(models: dict[str, Path], tmp_path: Pa
     )
     assert [row.profile for row in same.networks] == ["loihi1", "loihi1"]
     assert same.networks[0].single_total_pj == own.networks[1].single_total_pj
+
+
+def test_systems_of_one_chip_share_its_constants(models: dict[str, Path]) -> None:
+    test = search_network.images("test", 5)
+    artifact = lapilli.load(models["unary4"])
+    other = replace(artifact, provenance=replace(artifact.provenance, profile="oheo-gulch"))
+    found = lapilli.compare({"one": artifact, "two": other}, test.images, test.labels)
+    assert [row.profile for row in found.networks] == ["loihi2", "oheo-gulch"]
+    beside = found.networks[1].first
+    assert beside is not None and beside.dynamic_ratio == Band(1, 1, 1)
+    assert any("rest on the same constants" in note for note in found.notes)
+    assert not any("err independently" in note for note in found.notes)
+
+
+def test_a_file_that_is_called_as_an_artifact_is(models: dict[str, Path], tmp_path: Path) -> None:
+    """Names are unique: the front is told by them."""
+    test = search_network.images("test", 2)
+    file = tmp_path / "network 1.h5"
+    shutil.copy(models["rate"], file)
+    both = [lapilli.load(models["graded2"]), file]
+    found = lapilli.compare(both, test.images, test.labels)
+    assert [row.name for row in found.networks] == ["network 1", str(file)]
+
+
+def test_a_profile_that_knows_no_times_or_energies(
+    run: Run, models: dict[str, Path], tmp_path: Path
+) -> None:
+    """Costs of zero are drawn and compared; there is no rate, and there are no ratios."""
+    home = Path(hardware_profiles.__file__).parent
+    table = json.loads((home / "loihi2.json").read_text(encoding="utf-8"))
+    for section in ("energy", "time"):
+        for quantity in filter(None, table[section].values()):
+            quantity["value"] = 0
+    (tmp_path / "zero.json").write_text(json.dumps(table), encoding="utf-8")
+    given = ("compare", models["graded2"], models["rate"], "--data", "digits", "--limit", 3)
+    on = ("--profile", tmp_path / "zero.json")
+    rows = run(*given, *on, "--json").json["networks"]
+    assert [row["images_per_second"] for row in rows] == [None, None]
+    assert {rows[1]["first"][key] for key in compare_report.RATIOS} == {None}
+    assert {row["latency_us"]["high"] for row in rows} == {0}
+    outcome = run(*given, *on, "--against", "latency")
+    assert outcome.code == 0 and "inf" not in outcome.out and "nan" not in outcome.out
 
 
 def test_without_labels_there_is_no_front(
@@ -420,6 +433,20 @@ def test_labels_that_do_not_fit(models: dict[str, Path]) -> None:
         lapilli.compare([artifact], test.images[:0], None)
 
 
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (np.array([0, 1, 2, 3, -1]), "found -1..3"),
+        (np.full(5, 2**63 + 1, np.uint64), "numbered from 0"),
+        (np.full((5, 8, 8), 255), "some pixels are of a class"),
+    ],
+)
+def test_labels_of_no_class(models: dict[str, Path], labels: Any, says: str) -> None:
+    test = search_network.images("test", 5)
+    with pytest.raises(InputError, match=says):
+        lapilli.compare([models["graded2"]], test.images, labels)
+
+
 def test_networks_and_options_that_do_not_fit(models: dict[str, Path]) -> None:
     test = search_network.images("test", 2)
     artifact = lapilli.load(models["graded2"])
@@ -431,9 +458,20 @@ def test_networks_and_options_that_do_not_fit(models: dict[str, Path]) -> None:
         lapilli.compare([artifact], test.images, test.labels, against="beauty")
     with pytest.raises(ArtifactError, match="absent"):
         lapilli.compare("absent.h5", test.images, test.labels)
-    strange = replace(artifact, provenance=replace(artifact.provenance, profile="gone"))
-    with pytest.raises(ProfileError, match="strange"):
-        lapilli.compare({"strange": strange}, test.images, test.labels)
+
+
+def test_no_file_is_read_that_a_model_file_names(models: dict[str, Path], tmp_path: Path) -> None:
+    """A profile of one's own has to be given again: the file knows its name only."""
+    test = search_network.images("test", 2)
+    artifact = lapilli.load(models["graded2"])
+    own = tmp_path / "own.json"
+    shutil.copy(Path(hardware_profiles.__file__).parent / "loihi2.json", own)
+    for name in ("gone", "own", str(own)):
+        strange = replace(artifact, provenance=replace(artifact.provenance, profile=name))
+        with pytest.raises(ProfileError, match=r"strange: profile.*--profile"):
+            lapilli.compare({"strange": strange}, test.images, test.labels)
+        found = lapilli.compare({"strange": strange}, test.images, test.labels, profile=own)
+        assert found.networks[0].profile == "own"
 
 
 def test_maps_are_scored_by_pixels() -> None:

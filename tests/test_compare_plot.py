@@ -103,6 +103,15 @@ def test_chips_are_told_apart() -> None:
 
 
 @drawn
+def test_words_of_a_file_leave_room_for_the_points() -> None:
+    """pytest would turn matplotlib's warning about it into an error."""
+    long = replace(ROWS[0], coding="word " * 3000)
+    found = texts(replace(FOUND, networks=(long,), front=("a",)))
+    (name,) = [text for text in found if "word" in text]
+    assert len(name) < 50 and "parallel, word word" in name
+
+
+@drawn
 @pytest.mark.parametrize(
     ("against", "words"),
     [

@@ -94,7 +94,19 @@ def check_outputs(
 ) -> None:
     """Raise InputError unless a response-based loss has what to compare; images: (N, ...)."""
     with torch.no_grad():
-        found = [evaluated(network)(images) for network in (student, teacher)]
+        answers = evaluated(student)(images)
+        try:
+            lessons = evaluated(teacher)(images)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise InputError(
+                f"option {option}",
+                "the teacher takes the images that the student takes",
+                found=f"images {tuple(images.shape)} of {images.dtype}: "
+                f"{type(error).__name__}: {error}",
+                allowed="a network of the same images, in the same type",
+                remedy="Choose a teacher of the same data; .float() makes one of float32.",
+            ) from error
+    found = [answers, lessons]
     shapes = [tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in found]
     if loss != "classes" or shapes[0] != shapes[1] or not isinstance(found[0], Tensor):
         raise InputError(
@@ -103,6 +115,14 @@ def check_outputs(
             found=f"loss {loss}, student's outputs {shapes[0]}, teacher's {shapes[1]}",
             allowed="loss classes, outputs of the same shape (N, K, ...)",
             remedy="Choose a teacher of the same task, or alpha = 0.",
+        )
+    if not torch.isfinite(lessons).all():
+        raise InputError(
+            f"option {option}",
+            "the teacher's answers are finite numbers",
+            found="NaN or infinite scores of the first calibration images",
+            allowed="finite numbers only",
+            remedy="Choose another checkpoint: the teacher's training diverged.",
         )
 
 

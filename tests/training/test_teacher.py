@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,28 @@ def test_other_classes_are_refused() -> None:
     with pytest.raises(InputError, match="same classes") as refused:
         planned("quantised", network(classes=7))
     assert refused.value.where == "option teacher.network"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "why"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 5, 8), nn.Flatten()), "to have 3 channels"),
+        (network().double(), "float64|Double|double"),
+    ],
+)
+def test_a_teacher_of_other_images_is_refused(teacher: nn.Module, why: str) -> None:
+    with pytest.raises(InputError, match="takes the images") as refused:
+        planned("float", teacher)
+    assert refused.value.where == "option teacher.network"
+    assert re.search(why, str(refused.value.found))
+
+
+def test_a_teacher_whose_training_diverged_is_refused() -> None:
+    """Found before training: its answers would make NaN of everything that learns from them."""
+    teacher = network(seed=1)
+    nn.init.constant_(teacher[4].weight, float("nan"))
+    with pytest.raises(InputError, match="answers are finite"):
+        planned("lm-ht", teacher)
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS.keys() - set(TAUGHT)))
