@@ -44,6 +44,7 @@ __all__ = [
     "Time",
     "Trust",
     "load",
+    "load_recorded",
     "names",
 ]
 
@@ -72,6 +73,25 @@ def load(name_or_path: str | Path) -> Profile:
     profile = _system(path, data) if data["kind"] == "system" else _device(path.stem, data)
     _check_mesh(path.name, profile.limits)
     return profile
+
+
+def load_recorded(name: str, where: str = "the model file: profile") -> Profile:
+    """The built-in profile that a model file names: what somebody wrote there opens no other file.
+
+    Raises ProfileError for any other name; where: of the name, for the message.
+
+    >>> load_recorded("loihi2").name
+    'loihi2'
+    """
+    if name in names():
+        return load(name)
+    raise ProfileError(
+        where,
+        "the chip that a network was compiled for is known by name",
+        found=repr(name),
+        allowed=", ".join(names()),
+        remedy="Give the file of this profile, or another profile: --profile, profile=.",
+    )
 
 
 def _file(given: str, folder: Path, where: str) -> Path:

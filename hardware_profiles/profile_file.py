@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, NoReturn, final
 
 HOME = Path(__file__).parent
+MAX_BYTES = 1_000_000
 SCHEMA = "schema"
 
 
@@ -64,7 +66,13 @@ def _parse(path: Path) -> Any:
         return dict(items)
 
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=pairs)
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise OSError(errno.EINVAL, "no file")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
+        return json.loads(content.decode("utf-8"), object_pairs_hook=pairs)
     except OSError as error:
         found = error.strerror or str(error)
         rule, allowed, remedy = "the profile can be read", "a file", "Check the path."

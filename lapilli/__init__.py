@@ -73,6 +73,12 @@ def _profile(profile: str | Path | Profile) -> Profile:
     return load(profile) if isinstance(profile, (str, Path)) else profile
 
 
+def _chip(artifact: Artifact, profile: str | Path | Profile | None) -> Profile:
+    from lapilli.chips import chip_of
+
+    return chip_of(artifact, profile)
+
+
 def compile(
     model: torch.nn.Module | torch.export.ExportedProgram | Network | str | Path,
     *,
@@ -341,7 +347,7 @@ def estimate_events(
     plan = schedule(netlist.populations, netlist.connections, netlist.steps)
     return price(
         trace.events,
-        _profile(artifact.provenance.profile if profile is None else profile),
+        _chip(artifact, profile),
         latency_steps=plan.latency,
         interval_steps=plan.interval,
         ann_macs=dict(artifact.provenance.ann_macs),
@@ -424,7 +430,7 @@ def place(
 
     return lay_out(
         artifact.netlist,
-        _profile(artifact.provenance.profile if profile is None else profile),
+        _chip(artifact, profile),
         objective=objective,
         rates=rates,
         whole=whole,

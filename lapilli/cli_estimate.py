@@ -50,7 +50,8 @@ def estimate(
 ) -> None:
     """Energy and latency of one inference, as bands, with sources and what is not counted."""
     import lapilli
-    from lapilli import hardware_profiles, render_energy, reports
+    from lapilli import render_energy, reports
+    from lapilli.chips import chip_of
 
     artifact = lapilli.load(model_file)
     with terminal.bars() as bar:
@@ -59,7 +60,7 @@ def estimate(
             from lapilli import placed_estimate
 
             # What can be refused at once is refused before minutes of counting.
-            chip = hardware_profiles.load(profile or artifact.provenance.profile)
+            chip = chip_of(artifact, profile)
             runs = placed_estimate.on_chip(artifact, chip)
         dataset = network_inputs.images(artifact, spec, limit, bar)
         evaluation = reports.evaluate(

@@ -39,11 +39,11 @@ Values of the report are shown as they are, a list one item per line.
 
 
 def _loihi(artifact: Artifact, path: Path, wishes: Wishes) -> Report:
+    from lapilli.chips import chip_of
     from lapilli.compiler.interchange import loihi_export
     from lapilli.compiler.mapping import place
-    from lapilli.hardware_profiles import load
 
-    chip = load(wishes.profile or artifact.provenance.profile)
+    chip = chip_of(artifact, wishes.profile)
     placement = place(artifact.netlist, chip)
     loihi_export.write(path, artifact, placement, chip)
     return {
@@ -87,9 +87,9 @@ def _nir(artifact: Artifact, path: Path, wishes: Wishes) -> Report:
 
 def _sanafe(artifact: Artifact, path: Path, wishes: Wishes) -> Report:
     from lapilli import network_inputs
+    from lapilli.chips import chip_of
     from lapilli.compiler.interchange import sanafe_export
     from lapilli.compiler.mapping import place
-    from lapilli.hardware_profiles import load
 
     if wishes.data is None:
         raise InputError(
@@ -99,7 +99,7 @@ def _sanafe(artifact: Artifact, path: Path, wishes: Wishes) -> Report:
             allowed="--data DATA --image N",
             remedy="Name the images.",
         )
-    chip = load(wishes.profile or artifact.provenance.profile)
+    chip = chip_of(artifact, wishes.profile)
     placement = place(artifact.netlist, chip)
     images = network_inputs.images(artifact, wishes.data, wishes.image + 1, _no_bar).images
     if len(images) <= wishes.image:

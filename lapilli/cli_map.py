@@ -96,15 +96,15 @@ def map_(
     """Place a model file on cores, chips and boards: counts, bound, traffic, time of a step."""
     import lapilli
     from lapilli import map_plot, map_report, render_map, reports
+    from lapilli.chips import chip_of
     from lapilli.compiler.sealed_file import write_whole
-    from lapilli.hardware_profiles import load
 
     if limit is not None and spec is None:
         raise click.UsageError("--limit goes with --data.")
     if plot is not None:
         map_plot.check_installed()
     artifact = lapilli.load(model_file)
-    chip = load(profile or artifact.provenance.profile)
+    chip = chip_of(artifact, profile)
     rates, measured_on = None, None
     with terminal.bars() as bar:
         if spec is not None:

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 import lapilli
-from lapilli import hardware_profiles, network_inputs, placed_estimate, reports, scores
+from lapilli import network_inputs, placed_estimate, reports, scores
+from lapilli.chips import chip_of
 from lapilli.compare_report import (
     COSTS,
     RATIOS,
@@ -31,7 +32,7 @@ from lapilli.compare_report import (
 from lapilli.compiler.artifact import Artifact
 from lapilli.compiler.errors import InputError, LapilliError
 from lapilli.compiler.outputs import VOID
-from lapilli.hardware_profiles import Profile, ProfileError, load
+from lapilli.hardware_profiles import Profile, ProfileError
 from lapilli.runtime.metrics import PopulationEvents, totals
 from lapilli.runtime.trace import Trace
 from lapilli.runtime.uncertainty import DRAWS, Figure
@@ -192,16 +193,7 @@ def _labels(labels: npt.NDArray[Any] | None, images: Images) -> Labels | None:
 
 
 def _chip(entry: Entry) -> Profile:
-    name = entry.artifact.provenance.profile
-    if name not in hardware_profiles.names():  # nor is any file read that a model file names
-        raise ProfileError(
-            f"{entry.path or entry.name}: profile",
-            "a network is priced on a chip that is known by name",
-            found=repr(name),
-            allowed=", ".join(hardware_profiles.names()),
-            remedy="Give the file of this profile, or another profile: --profile, profile=.",
-        )
-    return load(name)
+    return chip_of(entry.artifact, where=f"{entry.path or entry.name}: profile")
 
 
 @contextmanager

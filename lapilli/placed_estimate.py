@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 import lapilli
+from lapilli.chips import chip_of
 from lapilli.compiler.errors import InputError
 from lapilli.compiler.mapping.fan_in import as_placed
-from lapilli.hardware_profiles import Profile, load
+from lapilli.hardware_profiles import Profile
 from lapilli.map_report import input_rate
 from lapilli.runtime.placed_layout import layout, rates
 
@@ -39,7 +40,7 @@ def estimate(
     Raises InputError where the placement is of another network or profile, and as `lapilli.place`.
     """
     if profile is None:
-        profile = load(artifact.provenance.profile if placement is None else placement.profile)
+        profile = chip_of(artifact, None if placement is None else placement.profile)
     chip = profile
     runs = on_chip(artifact, chip)
     if placement is not None:

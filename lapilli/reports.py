@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 import lapilli
 from lapilli import counted_events, scores
+from lapilli.chips import chip_of
 from lapilli.compiler.linear import Sparse
 from lapilli.compiler.netlist import Netlist, Population
 from lapilli.compiler.neurons import STATE_BITS, MultiThreshold
@@ -20,7 +21,6 @@ from lapilli.compiler.outputs import NO_HEAD, Output
 from lapilli.compiler.schedule import schedule
 from lapilli.data import Dataset
 from lapilli.hardware_profiles import CONFIDENCES
-from lapilli.hardware_profiles import load as load_profile
 from lapilli.runtime import readout as reading
 from lapilli.runtime.metrics import (
     ImageEvents,
@@ -333,7 +333,7 @@ def estimate_report(
 ) -> Report:
     """The estimate as it is, and the events that it was made from; layout: of a placement."""
     counted = Trace("reference", np.zeros(0), {}, {}, events=evaluation.events)
-    chip = load_profile(profile or artifact.provenance.profile)
+    chip = chip_of(artifact, profile)
     estimate = lapilli.estimate_events(
         artifact, counted, profile=profile, without=without, layout=layout
     )

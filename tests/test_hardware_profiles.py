@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields
@@ -22,8 +24,10 @@ from lapilli.hardware_profiles import (
     ProfileError,
     Time,
     load,
+    load_recorded,
     names,
 )
+from lapilli.hardware_profiles.profile_file import MAX_BYTES
 
 HOME = Path(hardware_profiles.__file__).parent
 SCHEMA = json.loads((HOME / "schema.json").read_text())
@@ -299,6 +303,26 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     missing = refusal(str(tmp_path / "none.json"))
     assert (missing.rule, missing.found) == ("the profile can be read", "No such file or directory")
     assert refusal(tmp_path).rule == "the profile can be read"
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)  # reading would wait for a writer
+    assert (refusal(pipe).rule, refusal(pipe).found) == ("the profile can be read", "no file")
+
+
+def test_no_more_is_read_than_a_profile_has(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_bytes(b" " * (MAX_BYTES + 1))
+    assert "more than" in refusal(path).found
+
+
+def test_a_model_file_opens_no_other_file(tmp_path: Path) -> None:
+    """What it says about its chip is a name, whatever stands there."""
+    copy = tmp_path / "loihi2.json"
+    shutil.copy(HOME / "loihi2.json", copy)
+    assert load(copy).name == load_recorded("loihi2").name
+    for name in (str(copy), "mine", ""):
+        with pytest.raises(ProfileError, match="--profile") as refused:
+            load_recorded(name, "here")
+        assert refused.value.where == "here"
 
 
 @pytest.mark.parametrize(
