@@ -69,7 +69,7 @@ def main() -> None:
             )
             picture = folder / f"{name}-{objective}.png"
             try:
-                write_whole(picture, map_plot.png(placement, profile, title="07_mapping"))
+                write_whole(picture, map_plot.picture(placement, profile, title="07_mapping"))
             except BackendError as error:
                 print(f"No picture: {error.remedy}")
             else:

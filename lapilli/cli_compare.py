@@ -39,7 +39,7 @@ def compare(
     profile: str | None,
     placed: bool,
     against: str,
-    picture: Path | None,
+    plot: Path | None,
     as_json: bool,
 ) -> None:
     """Compare model files on the same images: accuracy, size, energy, time, the Pareto front."""
@@ -51,8 +51,8 @@ def compare(
     chip = None if profile is None else hardware_profiles.load(profile)
     with terminal.bars() as bar:
         dataset = data.load(spec, split="test", limit=limit, progress=bar("reading images"))
-        if picture is not None and dataset.labels is None:
-            raise click.UsageError("--picture draws accuracy: it needs data with labels.")
+        if plot is not None and dataset.labels is None:
+            raise click.UsageError("--plot draws accuracy: it needs data with labels.")
         counters: dict[str, terminal.Count] = {}
         found = compare_networks.compare_entries(
             entries,
@@ -64,12 +64,12 @@ def compare(
             progress=lambda stage, done, of: counters.setdefault(stage, bar(stage))(done, of),
         )
     report = {"data": reports.data_report(dataset), "placed": placed, **found.as_dict()}
-    if picture is not None:
+    if plot is not None:
         from lapilli import compare_plot
 
         title = f"{dataset.source}, {dataset.split} split, {len(dataset):,} images"
-        write_whole(picture, compare_plot.picture(found, title, picture.suffix))
-        terminal.say(f"wrote {picture}")
+        write_whole(plot, compare_plot.picture(found, title, plot.suffix))
+        terminal.say(f"wrote {plot}")
     if as_json:
         terminal.show_json(report)
     else:

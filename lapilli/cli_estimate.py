@@ -45,7 +45,7 @@ def estimate(
     without: tuple[str, ...],
     neurobench: bool,
     by_step: bool,
-    picture: Path | None,
+    plot: Path | None,
     as_json: bool,
 ) -> None:
     """Energy and latency of one inference, as bands, with sources and what is not counted."""
@@ -88,13 +88,13 @@ def estimate(
                 artifact, dataset.images, progress=bar("NeuroBench's metrics")
             )
             report["neurobench"] = metrics.as_dict()
-    if picture is not None:
+    if plot is not None:
         from lapilli import estimate_plot
         from lapilli.compiler.sealed_file import write_whole
 
-        drawn = estimate_plot.picture(report["estimate"], model_file.name, picture.suffix)
-        write_whole(picture, drawn)
-        terminal.say(f"wrote {picture}")
+        drawn = estimate_plot.picture(report["estimate"], model_file.name, plot.suffix)
+        write_whole(plot, drawn)
+        terminal.say(f"wrote {plot}")
     if as_json:
         terminal.show_json(report)
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lapilli import terminal
+from lapilli import plot_files, terminal
 from lapilli.cli_outputs import in_folder
 
 if TYPE_CHECKING:
@@ -67,9 +67,7 @@ def ending(suffix: str, kind: str) -> Any:
     help="How long cores are moved on the mesh; 0: not at all.",
 )
 @click.option("--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option(
-    "--plot", metavar="FILE.png", type=_FILE, callback=ending(".png", "picture"), help="Draw it."
-)
+@plot_files.option("Draw cores, their use and the traffic.")
 @click.option(
     "-o",
     "--output",
@@ -101,8 +99,6 @@ def map_(
 
     if limit is not None and spec is None:
         raise click.UsageError("--limit goes with --data.")
-    if plot is not None:
-        map_plot.check_installed()
     artifact = lapilli.load(model_file)
     chip = chip_of(artifact, profile)
     rates, measured_on = None, None
@@ -145,7 +141,9 @@ def map_(
         write_whole(output, text.encode())
         terminal.say(f"wrote {output}")
     if plot is not None:
-        write_whole(plot, map_plot.png(placement, chip, title=model_file.name))
+        write_whole(
+            plot, map_plot.picture(placement, chip, title=model_file.name, ending=plot.suffix)
+        )
         terminal.say(f"wrote {plot}")
     if as_json:
         terminal.show_json(report)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lapilli import terminal
+from lapilli import plot_files, terminal
 from lapilli.cli_outputs import in_folder
 
 if TYPE_CHECKING:
@@ -58,14 +58,6 @@ def _table_file(
     return in_folder(context, parameter, path)
 
 
-def _picture_file(
-    context: click.Context, parameter: click.Parameter, path: Path | None
-) -> Path | None:
-    if path is not None and path.suffix != ".png":
-        raise click.BadParameter(f"a picture ends in .png, not in {path.suffix!r}")
-    return in_folder(context, parameter, path)
-
-
 @click.command("robustness")
 @click.argument("specs", metavar="MODEL...", nargs=-1, required=True)
 @click.option("--data", "spec", metavar="DATA", required=True, help="images, as `run` takes them")
@@ -88,7 +80,7 @@ def _picture_file(
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--mean", callback=_floats, default="", help="normalisation of float networks")
 @click.option("--std", callback=_floats, default="", help="as --mean; model files hold their own")
-@click.option("--plot", metavar="FILE.png", type=_FILE, callback=_picture_file, help="Draw it.")
+@plot_files.option("Draw it.")
 @click.option(
     "-o",
     "--output",
@@ -120,8 +112,6 @@ def robustness(
     from lapilli import data, reports, robustness_plot
     from lapilli.compiler.sealed_file import write_whole
 
-    if plot is not None:
-        robustness_plot.check_installed()
     labels = _labels(specs, names)
     models = {name: _model(given) for name, given in zip(labels, specs, strict=True)}
     with terminal.bars() as bar:
@@ -145,7 +135,7 @@ def robustness(
     if plot is not None:
         where = report["data"]
         title = f"{where['source']}, {where['split']} split, {where['images']} images, "
-        write_whole(plot, robustness_plot.png(found, title + _seeds(seeds)))
+        write_whole(plot, robustness_plot.picture(found, title + _seeds(seeds), plot.suffix))
         terminal.say(f"wrote {plot}")
     if as_json:
         terminal.show_json(report)

@@ -6,14 +6,12 @@ network from the input on, and so do their colours.
 
 from __future__ import annotations
 
-import importlib.util
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lapilli.compiler.errors import BackendError
+from lapilli import plot_files
 from lapilli.map_report import members, own_use, utilisation
 from lapilli.map_seats import MOST_CORES, Reals, Seats, loads, seats
 from lapilli.render_map import limit_words
@@ -56,26 +54,19 @@ class _Bars(NamedTuple):
     whole: list[float]
 
 
-def check_installed() -> None:
-    """Raise BackendError unless matplotlib is there: better before the work than after it."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise BackendError(
-            "--plot",
-            "matplotlib draws",
-            found="no matplotlib",
-            allowed="the extra plots",
-            remedy="pip install 'lapilli[plots]', or leave --plot out.",
-        )
-
-
-def png(
-    placement: Placement, profile: Profile, *, title: str = "", most_cores: int = MOST_CORES
+def picture(
+    placement: Placement,
+    profile: Profile,
+    *,
+    title: str = "",
+    most_cores: int = MOST_CORES,
+    ending: str = ".png",
 ) -> bytes:
     """The picture; the same one every time with the same matplotlib. Raises BackendError.
 
-    most_cores: of more cores, only chips are drawn.
+    most_cores: of more cores, only chips are drawn; ending: one of plot_files.ENDINGS.
     """
-    check_installed()
+    plot_files.check_installed()
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -87,7 +78,7 @@ def png(
     maps = min(max((WIDTH / 3 - 0.9) * where.area[1] / where.area[0], MAPS[0]), MAPS[1]) + 0.9
     beside = len(held) <= BESIDE
     bars = SIDE if beside else BAR * len(rows) + 1.2
-    with rc_context({"font.size": 8, "axes.titlesize": 9.5, "axes.linewidth": 0.6}):
+    with rc_context(plot_files.STYLE | {"font.size": 8}):
         figure = Figure(
             figsize=(WIDTH, HEAD + maps + bars),
             dpi=FINE if len(placement.cores) > MANY else DPI,
@@ -105,9 +96,7 @@ def png(
         _layers(below.subplots(*grid, sharex=True, squeeze=False).ravel(), rows, colours)
         said = "\n".join(_said(placement, profile, title))
         figure.suptitle(said, x=0.008, ha="left", fontsize=11, linespacing=1.5)
-        content = io.BytesIO()
-        figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()
+        return plot_files.content(figure, ending)
 
 
 def _said(placement: Placement, profile: Profile, title: str) -> tuple[str, str]:

@@ -39,9 +39,9 @@ _UNDATED: dict[str, dict[str, Any]] = {
 
 
 def option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """--picture FILE: refused before the work where the file or matplotlib would fail after it."""
+    """--plot FILE: refused before the work where the file or matplotlib would fail after it."""
     return click.option(
-        "--picture",
+        "--plot",
         metavar="FILE.png|svg|pdf",
         type=click.Path(path_type=Path, dir_okay=False),
         callback=_file,
@@ -65,11 +65,11 @@ def check_installed() -> None:
     """Raise BackendError unless matplotlib is there."""
     if importlib.util.find_spec("matplotlib") is None:
         raise BackendError(
-            "--picture",
+            "--plot",
             "matplotlib draws",
             found="no matplotlib",
             allowed="the extra plots",
-            remedy="pip install 'lapilli[plots]', or leave --picture out.",
+            remedy="pip install 'lapilli[plots]', or leave --plot out.",
         )
 
 

@@ -5,12 +5,10 @@ matplotlib is the extra `plots`; without it, everything but the picture works.
 
 from __future__ import annotations
 
-import importlib.util
-import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from lapilli.compiler.errors import BackendError
+from lapilli import plot_files
 from lapilli.corruptions import CORRUPTIONS
 from lapilli.robustness_report import Robustness, about, middle
 from lapilli.terminal import plain
@@ -34,21 +32,9 @@ OWN_RANGES = "; panels have ranges of their own"
 MIDDLE: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (2, 2))}
 
 
-def check_installed() -> None:
-    """Raise BackendError unless matplotlib is there: better before the work than after it."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise BackendError(
-            "--plot",
-            "matplotlib draws",
-            found="no matplotlib",
-            allowed="the extra plots",
-            remedy="pip install 'lapilli[plots]', or leave --plot out.",
-        )
-
-
-def png(found: Robustness, title: str = "") -> bytes:
+def picture(found: Robustness, title: str = "", ending: str = ".png") -> bytes:
     """The picture; the same one every time with the same matplotlib. Raises BackendError."""
-    check_installed()
+    plot_files.check_installed()
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -57,7 +43,7 @@ def png(found: Robustness, title: str = "") -> bytes:
     kinds = list(found.strengths)
     columns = min(COLUMNS, len(kinds))
     rows = math.ceil(len(kinds) / columns)
-    with rc_context({"font.size": 8, "axes.titlesize": 9, "axes.linewidth": 0.6}):
+    with rc_context(plot_files.STYLE | {"font.size": 8, "axes.titlesize": 9}):
         size = (max(PANEL[0] * columns, LEAST_WIDTH), PANEL[1] * rows + HEAD)
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).flat
@@ -82,9 +68,7 @@ def png(found: Robustness, title: str = "") -> bytes:
             alignment="left",
             frameon=False,
         )
-        content = io.BytesIO()
-        figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()
+        return plot_files.content(figure, ending)
 
 
 def _style(index: int) -> dict[str, Any]:

@@ -168,18 +168,18 @@ def test_the_command_writes_it(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     run: Run = runner(capsys)
     model, target = model_file(tmp_path), tmp_path / "front.svg"
     given = ("compare", model, "--data", "digits", "--limit", 5)
-    outcome = run(*given, "--picture", target, "--json")
+    outcome = run(*given, "--plot", target, "--json")
     assert outcome.code == 0, outcome.err
     assert outcome.json["front"] == ["model"]
     assert f"wrote {target}" in outcome.err
     assert target.read_bytes().startswith(b"<?xml")
     np.savez(tmp_path / "x.npz", images=np.zeros((2, 1, 8, 8), np.float32))
     unlabelled = ("compare", model, "--data", f"npz:{tmp_path / 'x.npz'}")
-    refused = run(*unlabelled, "--picture", tmp_path / "p.png")
+    refused = run(*unlabelled, "--plot", tmp_path / "p.png")
     assert refused.code == 2 and "needs data with labels" in refused.err
     for wrong in ("p.jpg", "nowhere/p.png"):
-        refused = run(*given, "--picture", tmp_path / wrong)
-        assert refused.code == 2 and "--picture" in refused.err
+        refused = run(*given, "--plot", tmp_path / wrong)
+        assert refused.code == 2 and "--plot" in refused.err
     assert not (tmp_path / "p.png").exists()
 
 
@@ -194,7 +194,7 @@ def test_without_matplotlib_the_extra_is_named(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "matplotlib" else real(name)
     )
-    given = ("--data", "digits", "--picture", tmp_path / "p.png")
+    given = ("--data", "digits", "--plot", tmp_path / "p.png")
     outcome = runner(capsys)(command, tmp_path / "absent.h5", *given)
     assert outcome.code == BackendError.exit_code
     assert "lapilli[plots]" in outcome.err

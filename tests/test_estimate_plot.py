@@ -132,11 +132,11 @@ def test_the_command_writes_it(
     run: Run = runner(capsys)
     given = ("estimate", model, "--data", "digits", "--limit", 5)
     target = tmp_path / "cost.png"
-    outcome = run(*given, "--picture", target, "--json")
+    outcome = run(*given, "--plot", target, "--json")
     assert outcome.code == 0, outcome.err
     assert outcome.json["estimate"]["images"] == 5
     assert f"wrote {target}" in outcome.err
     with Image.open(target) as image:
         assert image.format == "PNG"
-    refused = run(*given, "--picture", tmp_path / "cost.gif")
+    refused = run(*given, "--plot", tmp_path / "cost.gif")
     assert refused.code == 2 and "'.gif'" in refused.err

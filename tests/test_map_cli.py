@@ -226,7 +226,7 @@ def test_the_api_refuses(artifact: Artifact, given: dict[str, Any], message: str
         (("--objective", "beauty"), "'beauty' is not one of"),
         (("--limit", "5"), "--limit goes with --data"),
         (("--effort", "-1"), "--effort"),
-        (("--plot", "picture.pdf"), "a picture ends in .png"),
+        (("--plot", "picture.gif"), "a picture ends in"),
         (("-o", "cores.csv"), "a placement ends in .json"),
         (("-o", "absent/cores.json"), "there is no folder 'absent'"),
         (("--data", "numbers"), "numbers"),

@@ -59,7 +59,7 @@ def spread() -> Placement:
 
 
 def picture(placement: Placement, profile: Profile, **options: int) -> Image.Image:
-    content = map_plot.png(placement, profile, title="a $small_ network", **options)
+    content = map_plot.picture(placement, profile, title="a $small_ network", **options)
     with Image.open(io.BytesIO(content)) as image:
         assert image.format == "PNG"
         return image.convert("RGB")
@@ -83,9 +83,13 @@ def test_cores_bars_and_free_places_have_their_colours(spread: Placement) -> Non
 
 @drawn
 def test_the_same_placement_is_the_same_picture_and_another_is_not(spread: Placement) -> None:
-    first = map_plot.png(spread, SMALL)
-    assert map_plot.png(spread, SMALL) == first
-    assert map_plot.png(place(netlist(), SMALL, effort=0.0), SMALL) != first
+    first = map_plot.picture(spread, SMALL)
+    assert map_plot.picture(spread, SMALL) == first
+    drawing = map_plot.picture(spread, SMALL, ending=".svg")
+    assert (
+        drawing.startswith(b"<?xml") and map_plot.picture(spread, SMALL, ending=".svg") == drawing
+    )
+    assert map_plot.picture(place(netlist(), SMALL, effort=0.0), SMALL) != first
 
 
 @drawn

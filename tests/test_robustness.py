@@ -220,7 +220,7 @@ def test_the_command_prints_and_writes(
         (("--strengths", "gaussian"), "is not like gaussian=0.05,0.1"),
         (("--strengths", "gaussian=a"), "no number"),
         (("-o", "table.txt"), "a table ends in .csv or .json"),
-        (("--plot", "picture.jpg"), "a picture ends in .png"),
+        (("--plot", "picture.jpg"), "a picture ends in"),
         (("--plot", "nowhere/picture.png"), "there is no folder"),
         (("--kinds", "fog"), "every kind of noise is known"),
     ],
@@ -263,7 +263,10 @@ def test_names_are_text_in_the_picture(artifact: Artifact, digits: data.Dataset)
     pytest.importorskip("matplotlib", reason="the extra plots is not installed")
     compared = {"_hidden": artifact, r"$\nonsense{": artifact}
     found = robustness(compared, digits.images[:5], digits.labels[:5], kinds=("jpeg",))
-    assert robustness_plot.png(found, "a$b") == robustness_plot.png(found, "a$b")
+    for ending, begin in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")):
+        drawing = robustness_plot.picture(found, "a$b", ending)
+        assert drawing.startswith(begin)
+        assert robustness_plot.picture(found, "a$b", ending) == drawing
 
 
 def test_without_matplotlib_the_extra_is_named(
