@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import lapilli
 from lapilli import operators
-from lapilli.cli_export import FORMATS
+from lapilli.cli_export import FORMATS, USES_DATA, Wishes
 from lapilli.compiler.artifact import Artifact
 from lapilli.compiler.errors import LapilliError
 from lapilli.compiler.layers.catalogue import FAMILIES, Family
@@ -184,9 +184,11 @@ def support(family: Family, variant: str) -> dict[str, Any]:
     found["stock"] = _refusal(artifacts[PROFILES["stock"]], _on_stock)
     with tempfile.TemporaryDirectory() as folder:
         for name, write in FORMATS.items():
+            if name in USES_DATA:  # one image goes with it, which no table of operators holds
+                continue
             made = artifacts[PROFILES.get(name, "loihi2")]
             path = Path(folder, f"a.{name}")
-            found[name] = _refusal(made, partial(write, path=path, profile=None))
+            found[name] = _refusal(made, partial(write, path=path, wishes=Wishes(None, None, 0)))
     return found
 
 

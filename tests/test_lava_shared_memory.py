@@ -16,6 +16,8 @@ from lava_worker_faults import small_netlist
 
 from lapilli.compiler import artifact
 from lapilli.compiler.artifact import Artifact
+from lapilli.runtime import reference
+from lapilli.runtime.lava import runner
 
 pytestmark = pytest.mark.lava
 
@@ -63,3 +65,16 @@ def test_out_of_shared_memory_is_one_clear_error(case: str, tmp_path: Path) -> N
     assert done.stderr.startswith("Error: lava: /dev/shm: there is room for the channels")
     assert done.stdout == "", "segments are left"
     assert list(temporary.iterdir()) == []
+
+
+def test_a_long_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths to sockets are short; where $TMPDIR is not, they are elsewhere, and vanish as well."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    netlist = small_netlist()
+    inputs = np.zeros((2, *netlist.input.shape), np.int64)
+    trace = runner.run(netlist, inputs)
+    expected = reference.run(netlist, inputs)
+    assert all(np.array_equal(trace.counts[name], expected.counts[name]) for name in trace.counts)
+    assert list(folder.iterdir()) == []

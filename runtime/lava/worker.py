@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -42,6 +43,8 @@ from lapilli.runtime.trace import Record
 
 CHANNEL_DEPTH = 2
 """Messages that a channel holds. All processes step together, so one is on its way at a time."""
+LONGEST_FOLDER = 104 - 1 - len("/pymp-########/listener-########")
+"""Bytes of a path that holds sockets: 104 with the end are the least that systems take."""
 _POLL_S = 0.05
 
 
@@ -57,9 +60,16 @@ def main(arguments: Sequence[str], work: Work | None = None) -> None:
     threading.Thread(target=_end_with, args=(job["runner"], directory), daemon=True).start()
     sys.excepthook = functools.partial(_failed, directory)
     stop = None if job["stop"] is None else StopRule(**job["stop"])
-    # The sockets of Lava's memory manager: paths to them must be short, so not in the job's folder.
-    keep_temporary(directory, multiprocessing.util.get_temp_dir())
+    keep_temporary(directory, _folder_of_sockets())
     (work or _run)(directory, job["record"], job["steps"], stop)
+
+
+def _folder_of_sockets() -> str:
+    """Of Lava's memory manager. Paths to them must be short, so it is not in the job's folder, nor
+    in $TMPDIR where that is long."""
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOLDER:
+        tempfile.tempdir = "/tmp"
+    return multiprocessing.util.get_temp_dir()
 
 
 def _run(directory: Path, record: Record, steps: int, stop: StopRule | None) -> None:
