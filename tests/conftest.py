@@ -14,6 +14,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Processes that test side by side share the cores.
 if side_by_side := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // side_by_side)))
+    for name in ("COLUMNS", "LINES"):  # of no terminal: readline sets them where pytest imports it
+        os.environ.pop(name, None)
 
 collect_ignore = ["benchmarks"]  # scripts for people, run by hand
 SHOWN = ("torch", "numpy", "h5py", "scikit-learn", "lava-nc", "lava-dl")
