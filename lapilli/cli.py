@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from lapilli import cli_outputs, cli_search, network_inputs, terminal
+from lapilli import cli_options, cli_outputs, cli_search, network_inputs, terminal
 from lapilli.cli_blame import blame
 from lapilli.cli_compare import compare
 from lapilli.cli_estimate import estimate
@@ -56,38 +56,7 @@ group.add_command(robustness)
 group.add_command(train)
 
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-def _common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--json and --debug, which every command has; failures.exit_code_of looks for --debug."""
-    debug = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
-    as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-    return as_json(debug(command))
-
-
-def _model_file() -> Decorator:
-    return click.argument("model_file", metavar="MODEL.H5", type=click.Path(path_type=Path))
-
-
-def _data(name: str = "--data", text: str = "images", *, required: bool = True) -> Decorator:
-    from_where = "digits, mnist:DIR, cifar10:DIR_OR_ARCHIVE, imagefolder:DIR or npz:FILE"
-    text = f"{text}: {from_where}"
-    return click.option(name, "spec", metavar="DATA", required=required, help=text)
-
-
-def _limit(default: int | None) -> Decorator:
-    return click.option(
-        "--limit",
-        metavar="N",
-        type=click.IntRange(min=1),
-        default=default,
-        show_default=default is not None,
-        help="Use the first N images.",
-    )
-
-
-def _timeout() -> Decorator:
+def _timeout() -> cli_options.Decorator:
     return click.option(
         "--timeout",
         "timeout_s",
@@ -99,7 +68,7 @@ def _timeout() -> Decorator:
     )
 
 
-def _processes() -> Decorator:
+def _processes() -> cli_options.Decorator:
     return click.option(
         "--processes",
         type=click.Choice(["lapilli", "stock"]),
@@ -109,7 +78,7 @@ def _processes() -> Decorator:
     )
 
 
-def _stop() -> Decorator:
+def _stop() -> cli_options.Decorator:
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         margin = click.option(
             "--stop-margin",
@@ -126,13 +95,6 @@ def _stop() -> Decorator:
         return margin(after(command))
 
     return add
-
-
-def _numbers(context: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in value.split(",") if value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a list like 0.485,0.456,0.406") from None
 
 
 class _CompileCommand(click.Command):
@@ -163,8 +125,8 @@ class _CompileCommand(click.Command):
 
 @group.command("compile", cls=_CompileCommand)
 @click.argument("model")
-@click.option("--weights", type=click.Path(path_type=Path), help="safetensors or checkpoint")
-@_data("--calib", "calibration images", required=False)
+@cli_options.weights()
+@cli_options.data("--calib", "calibration images", required=False)
 @click.option(
     "--calib-samples",
     metavar="N",
@@ -181,20 +143,12 @@ class _CompileCommand(click.Command):
     "trained towards the float network); the last two take options, as in reconstruct:steps=400; "
     "default: as the method asks",
 )
-@click.option(
-    "--mean", callback=_numbers, default="", help="normalisation per channel: 0.485,0.456,0.406"
+@cli_options.normalisation(
+    "normalisation per channel: 0.485,0.456,0.406", "as --mean; both are kept in the file"
 )
-@click.option("--std", callback=_numbers, default="", help="as --mean; both are kept in the file")
 @cli_search.options
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    callback=cli_outputs.in_folder,
-    help="the model file",
-)
-@_common
+@cli_options.output("the model file")
+@cli_options.common
 def compile_(
     model: str,
     weights: Path | None,
@@ -218,7 +172,7 @@ def compile_(
         needless: dict[str, object] = {"--weights": weights, "--calib": spec, "--method": method}
         needless.update({"--calibrate": calibrate, "--mean": mean, "--std": std})
         needless.update(wanted.flags() if wanted is not None else {})
-        _show(_import(model, profile, output, given, needless), as_json, render.compiled)
+        cli_options.show(_import(model, profile, output, given, needless), as_json, render.compiled)
         return
     if spec is None or (method is None and wanted is None):
         raise click.UsageError(f"Missing option '{'--calib' if spec is None else '--method'}'.")
@@ -231,7 +185,7 @@ def compile_(
         )
         artifact.save(output)
         report = {"artifact": reports.identity(artifact, output), "search": found}
-        _show({**report, **reports.inspect_report(artifact)}, as_json, render.compiled)
+        cli_options.show({**report, **reports.inspect_report(artifact)}, as_json, render.compiled)
         return
     assert method is not None
     options = method_options.build(lapilli.methods.METHODS, method, given)
@@ -242,7 +196,6 @@ def compile_(
         images = dataset.images
         if mean or std:
             images = data.normalise(images, mean, std)
-        counters: dict[str, terminal.Count] = {}
         artifact = lapilli.compile(
             models.load(model, weights),
             calibration=images,
@@ -250,13 +203,13 @@ def compile_(
             profile=profile,
             calibrate=calibrate,
             observe=terminal.stopwatch("compile"),
-            progress=lambda stage, done, total: counters.setdefault(stage, bar(stage))(done, total),
+            progress=terminal.staged(bar),
             preprocessing=(mean, std),
         )
     artifact = replace(artifact, provenance=replace(artifact.provenance, labels=dataset.names))
     artifact.save(output)
     report = {"artifact": reports.identity(artifact, output), **reports.inspect_report(artifact)}
-    _show(report, as_json, render.compiled)
+    cli_options.show(report, as_json, render.compiled)
 
 
 def _import(
@@ -278,15 +231,15 @@ def _import(
 
 
 @group.command()
-@_model_file()
-@_data()
+@cli_options.model_file()
+@cli_options.data()
 @click.option("--backend", default="reference", show_default=True, help="reference or lava")
 @_processes()
 @_stop()
 @cli_outputs.options
-@_limit(None)
+@cli_options.limit()
 @_timeout()
-@_common
+@cli_options.common
 def run(
     model_file: Path,
     spec: str,
@@ -339,13 +292,13 @@ def run(
         "artifact": reports.identity(artifact, model_file),
         **reports.run_report(evaluation, dataset, backend, artifact.outputs, readout),
     }
-    _show(report, as_json, render.run)
+    cli_options.show(report, as_json, render.run)
 
 
 @group.command()
-@_model_file()
-@_data()
-@_limit(VERIFY_IMAGES)
+@cli_options.model_file()
+@cli_options.data()
+@cli_options.limit(VERIFY_IMAGES)
 @click.option(
     "--backend",
     "backends",
@@ -356,7 +309,7 @@ def run(
 )
 @_processes()
 @_timeout()
-@_common
+@cli_options.common
 def verify(
     model_file: Path,
     spec: str,
@@ -373,13 +326,12 @@ def verify(
     artifact = lapilli.load(model_file)
     with terminal.bars() as bar:
         dataset = network_inputs.images(artifact, spec, limit, bar)
-        counters: dict[str, terminal.Count] = {}
         verification = lapilli.verify(
             artifact,
             dataset.images,
             backends=backends,
             processes=processes,
-            progress=lambda stage, done, total: counters.setdefault(stage, bar(stage))(done, total),
+            progress=terminal.staged(bar),
             timeout_s=timeout_s,
         )
     report = {
@@ -387,14 +339,14 @@ def verify(
         "data": reports.data_report(dataset),
         **reports.verification_report(verification),
     }
-    _show(report, as_json, render.verification)
+    cli_options.show(report, as_json, render.verification)
     return 0 if verification.ok else 1
 
 
 @group.command()
-@_model_file()
+@cli_options.model_file()
 @cli_search.plot
-@_common
+@cli_options.common
 def inspect(model_file: Path, plot_front: Path | None, as_json: bool) -> None:
     """Provenance, populations, proven ranges and schedule of a model file."""
     import lapilli
@@ -406,12 +358,12 @@ def inspect(model_file: Path, plot_front: Path | None, as_json: bool) -> None:
         "artifact": reports.identity(artifact, model_file),
         **reports.inspect_report(artifact),
     }
-    _show(report, as_json, render.inspection)
+    cli_options.show(report, as_json, render.inspection)
 
 
 @group.command()
 @click.argument("name", required=False)
-@_common
+@cli_options.common
 def profiles(name: str | None, as_json: bool) -> None:
     """List the hardware profiles, or every number of the one called NAME with its source.
 
@@ -421,11 +373,13 @@ def profiles(name: str | None, as_json: bool) -> None:
     from lapilli import hardware_profiles, render, reports
 
     if name is not None:
-        _show(reports.profile_report(hardware_profiles.load(name)), as_json, render.profile)
+        cli_options.show(
+            reports.profile_report(hardware_profiles.load(name)), as_json, render.profile
+        )
         return
     listed = [hardware_profiles.load(known) for known in hardware_profiles.names()]
     report = {"profiles": [reports.profile_summary(p) for p in listed]}
-    _show(report, as_json, render.profile_list)
+    cli_options.show(report, as_json, render.profile_list)
 
 
 @group.command()
@@ -435,22 +389,15 @@ def profiles(name: str | None, as_json: bool) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep the weights and the model files there.",
 )
-@_common
+@cli_options.common
 def demo(keep: Path | None, as_json: bool) -> int:
     """Train, compile, verify and price a small network on handwritten digits."""
     from lapilli import demo as demonstration
 
     with terminal.bars() as bar:
         report = demonstration.run(bar, keep)
-    _show(report, as_json, demonstration.tables)
+    cli_options.show(report, as_json, demonstration.tables)
     return 0 if report["ok"] else 1
-
-
-def _show(report: dict[str, Any], as_json: bool, tables: Callable[[dict[str, Any]], Any]) -> None:
-    if as_json:
-        terminal.show_json(report)
-    else:
-        terminal.show(*tables(report))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lapilli import terminal
+from lapilli import cli_options, network_inputs, terminal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,34 +20,22 @@ BAR, DB_PER_CELL = 12, 5
 
 @click.command("blame")
 @click.argument("model")
-@click.argument("model_file", metavar="MODEL.H5", type=click.Path(path_type=Path))
-@click.option("--weights", type=click.Path(path_type=Path), help="safetensors or checkpoint")
-@click.option("--data", "spec", metavar="DATA", required=True, help="images, as `run` takes them")
-@click.option(
-    "--limit",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=IMAGES,
-    show_default=True,
-    help="Use the first N images.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+@cli_options.model_file()
+@cli_options.weights()
+@cli_options.data()
+@cli_options.limit(IMAGES)
+@cli_options.common
 def blame(
     model: str, model_file: Path, weights: Path | None, spec: str, limit: int, as_json: bool
 ) -> None:
     """Say where MODEL.H5 loses accuracy against MODEL, from which it was compiled."""
     import lapilli
-    from lapilli import data, models, reports
+    from lapilli import models, reports
 
     artifact = lapilli.load(model_file)
     network = models.load(model, weights)
     with terminal.bars() as bar:
-        dataset = data.load(spec, split="test", limit=limit, progress=bar("reading images"))
-        p = artifact.provenance
-        if p.input_mean:
-            images = data.normalise(dataset.images, p.input_mean, p.input_std)
-            dataset = replace(dataset, images=images)
+        dataset = network_inputs.images(artifact, spec, limit, bar)
         found = lapilli.blame(
             network, artifact, dataset.images, dataset.labels, progress=bar("measuring")
         )
@@ -57,10 +44,7 @@ def blame(
         "data": reports.data_report(dataset),
         **found.report(),
     }
-    if as_json:
-        terminal.show_json(report)
-    else:
-        terminal.show(*_tables(report))
+    cli_options.show(report, as_json, _tables)
 
 
 def _tables(report: Report) -> Iterator[RenderableType]:

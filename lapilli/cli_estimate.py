@@ -6,16 +6,14 @@ from pathlib import Path
 
 import click
 
-from lapilli import network_inputs, plot_files, terminal
+from lapilli import cli_options, network_inputs, plot_files, terminal
 
 
 @click.command("estimate")
-@click.argument("model_file", metavar="MODEL.H5", type=click.Path(path_type=Path))
-@click.option("--data", "spec", metavar="DATA", required=True, help="images, as `run` takes them")
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Use the first N images.")
-@click.option(
-    "--profile", metavar="NAME", help="another chip than the one compiled for, or a board"
-)
+@cli_options.model_file()
+@cli_options.data()
+@cli_options.limit()
+@cli_options.profile("another chip than the one compiled for, or a board")
 @click.option(
     "--placed",
     is_flag=True,
@@ -34,8 +32,7 @@ from lapilli import network_inputs, plot_files, terminal
     "--steps", "by_step", is_flag=True, help="With --json: spikes and synops of each step, too."
 )
 @plot_files.option("Draw what costs energy: an inference, and every layer.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+@cli_options.common
 def estimate(
     model_file: Path,
     spec: str,
@@ -71,13 +68,12 @@ def estimate(
             progress=bar("counting events"),
         )
         if placed:
-            counters: dict[str, terminal.Count] = {}
             layout = placed_estimate.layout_of(
                 artifact,
                 evaluation.events,
                 dataset.images,
                 chip,
-                progress=lambda stage, done, of: counters.setdefault(stage, bar(stage))(done, of),
+                progress=terminal.staged(bar),
             )
         report = {
             "artifact": reports.identity(artifact, model_file),
@@ -90,12 +86,7 @@ def estimate(
             report["neurobench"] = metrics.as_dict()
     if plot is not None:
         from lapilli import estimate_plot
-        from lapilli.compiler.sealed_file import write_whole
 
         drawn = estimate_plot.picture(report["estimate"], model_file.name, plot.suffix)
-        write_whole(plot, drawn)
-        terminal.say(f"wrote {plot}")
-    if as_json:
-        terminal.show_json(report)
-    else:
-        terminal.show(*render_energy.estimate(report))
+        cli_options.write(plot, drawn)
+    cli_options.show(report, as_json, render_energy.estimate)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import click
 
-from lapilli import terminal
+from lapilli import cli_options, terminal
 from lapilli.compiler.errors import InputError
 
 if TYPE_CHECKING:
@@ -138,30 +138,23 @@ USES_DATA = ("sanafe",)
 
 
 @click.command("export")
-@click.argument("model_file", metavar="MODEL.H5", type=click.Path(path_type=Path))
+@cli_options.model_file()
 @click.option(
     "--format", "format_", type=click.Choice(list(FORMATS)), required=True, help="what to write"
 )
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="the file to write",
-)
-@click.option("--profile", metavar="NAME", help="another chip than the one compiled for")
-@click.option("--data", metavar="DATA", help="sanafe: images, as `run` takes them")
+@cli_options.output("the file to write")
+@cli_options.profile()
+@cli_options.data(text="sanafe, images", required=False)
 @click.option(
     "--image", metavar="N", type=click.IntRange(min=0), help="sanafe: which of them, from 0 on."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+@cli_options.common
 def export(
     model_file: Path,
     format_: str,
     output: Path,
     profile: str | None,
-    data: str | None,
+    spec: str | None,
     image: int | None,
     as_json: bool,
 ) -> None:
@@ -176,9 +169,9 @@ def export(
             allowed=f"--profile with --format {' or '.join(USES_PROFILE)}",
             remedy="Leave it out.",
         )
-    if (data, image) != (None, None) and format_ not in USES_DATA:
+    if (spec, image) != (None, None) and format_ not in USES_DATA:
         raise InputError(
-            "--data" if data is not None else "--image",
+            "--data" if spec is not None else "--image",
             "a format that holds an input takes images",
             found=f"images with --format {format_}",
             allowed=f"images with --format {' or '.join(USES_DATA)}",
@@ -189,7 +182,7 @@ def export(
         "artifact": {"path": str(model_file), "hash": artifact.hash},
         "format": format_,
         "path": str(output),
-        **FORMATS[format_](artifact, output, Wishes(profile, data, image or 0)),
+        **FORMATS[format_](artifact, output, Wishes(profile, spec, image or 0)),
     }
     if as_json:
         terminal.show_json(report)

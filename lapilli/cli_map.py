@@ -5,42 +5,22 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from lapilli import plot_files, terminal
-from lapilli.cli_outputs import in_folder
+from lapilli import cli_options, network_inputs, plot_files, terminal
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from lapilli.compiler.artifact import Artifact
     from lapilli.compiler.mapping import Objective
-    from lapilli.data import Dataset
 
 OBJECTIVES = ("cores", "latency", "energy")
 """As `compiler.mapping.OBJECTIVES`, known without importing it: --help is quick."""
-_FILE = click.Path(path_type=Path, dir_okay=False)
-
-
-def ending(suffix: str, kind: str) -> Any:
-    """A callback that refuses files of another kind, and folders that are not there."""
-
-    def check(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-        if path is not None and path.suffix != suffix:
-            raise click.BadParameter(f"a {kind} ends in {suffix}, not in {path.suffix!r}")
-        return in_folder(context, parameter, path)
-
-    return check
 
 
 @click.command("map")
-@click.argument("model_file", metavar="MODEL.H5", type=click.Path(path_type=Path))
-@click.option(
-    "--profile", metavar="NAME|FILE", help="the chip or system; default: the one compiled for"
-)
+@cli_options.model_file()
+@cli_options.profile("the chip or system; default: the one compiled for")
 @click.option(
     "--objective",
     type=click.Choice(OBJECTIVES),
@@ -48,10 +28,8 @@ def ending(suffix: str, kind: str) -> Any:
     show_default=True,
     help="What is made small: cores, the time of a step, or its energy.",
 )
-@click.option("--data", "spec", metavar="DATA", help="Measure spikes on images, as `run` does.")
-@click.option(
-    "--limit", metavar="N", type=click.IntRange(min=1), help="With --data: the first N images."
-)
+@cli_options.data(text="Measure spikes on images", required=False)
+@cli_options.limit(text="With --data: the first N images.")
 @click.option(
     "--whole",
     metavar="POPULATION",
@@ -68,16 +46,13 @@ def ending(suffix: str, kind: str) -> Any:
 )
 @click.option("--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True)
 @plot_files.option("Draw cores, their use and the traffic.")
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE.json",
-    type=_FILE,
-    callback=ending(".json", "placement"),
-    help="Write every core there.",
+@cli_options.output(
+    "Write every core there.",
+    "FILE.json",
+    required=False,
+    check=cli_options.ends_in("a placement", ".json"),
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with every core.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+@cli_options.common
 def map_(
     model_file: Path,
     profile: str | None,
@@ -91,11 +66,13 @@ def map_(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Place a model file on cores, chips and boards: counts, bound, traffic, time of a step."""
+    """Place a model file on cores, chips and boards: counts, bound, traffic, time of a step.
+
+    --json prints every core, too.
+    """
     import lapilli
     from lapilli import map_plot, map_report, render_map, reports
     from lapilli.chips import chip_of
-    from lapilli.compiler.sealed_file import write_whole
 
     if limit is not None and spec is None:
         raise click.UsageError("--limit goes with --data.")
@@ -109,11 +86,10 @@ def map_(
             # What can be refused at once is refused before minutes of measuring.
             whole_exists(artifact.netlist, whole)
             artifact.netlist.verify(chip)
-            dataset, images = _images(artifact, spec, limit, bar("reading images"))
+            dataset = network_inputs.images(artifact, spec, limit, bar)
             measured_on = reports.data_report(dataset)
             count = bar("counting spikes")
-            rates = map_report.measured_rates(artifact, images, chip, count)
-        counters: dict[str, terminal.Count] = {}
+            rates = map_report.measured_rates(artifact, dataset.images, chip, count)
         start = time.perf_counter()
         placement = lapilli.place(
             artifact,
@@ -123,7 +99,7 @@ def map_(
             whole=whole,
             effort=effort,
             seed=seed,
-            progress=lambda stage, done, of: counters.setdefault(stage, bar(stage))(done, of),
+            progress=terminal.staged(bar),
         )
         seconds = time.perf_counter() - start
     report = {
@@ -138,27 +114,8 @@ def map_(
         report.update(map_report.every_core(placement, chip))
     if output is not None:
         text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-        write_whole(output, text.encode())
-        terminal.say(f"wrote {output}")
+        cli_options.write(output, text.encode())
     if plot is not None:
-        write_whole(
-            plot, map_plot.picture(placement, chip, title=model_file.name, ending=plot.suffix)
-        )
-        terminal.say(f"wrote {plot}")
-    if as_json:
-        terminal.show_json(report)
-    else:
-        terminal.show(*render_map.placement(report))
-
-
-def _images(
-    artifact: Artifact, spec: str, limit: int | None, count: terminal.Count
-) -> tuple[Dataset, npt.NDArray[np.float32]]:
-    """Test images, and the same normalised as those that the network was compiled with."""
-    from lapilli import data
-
-    dataset = data.load(spec, split="test", limit=limit, progress=count)
-    p = artifact.provenance
-    if not p.input_mean:
-        return dataset, dataset.images
-    return dataset, data.normalise(dataset.images, p.input_mean, p.input_std)
+        drawn = map_plot.picture(placement, chip, title=model_file.name, ending=plot.suffix)
+        cli_options.write(plot, drawn)
+    cli_options.show(report, as_json, render_map.placement)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lapilli import terminal
+from lapilli import cli_options, terminal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,17 +17,13 @@ Report = dict[str, Any]
 
 @click.command("operators")
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+@cli_options.common
 def operators(name: str | None, as_json: bool) -> None:
     """List the operators that compile; or say of NAME with what it compiles, or the remedy."""
     from lapilli import operators as known
 
     report = known.listed() if name is None else known.one(name)
-    if as_json:
-        terminal.show_json(report)
-        return
-    terminal.show(*(_all(report) if name is None else _one(report)))
+    cli_options.show(report, as_json, _all if name is None else _one)
 
 
 def _all(report: Report) -> Iterator[RenderableType]:

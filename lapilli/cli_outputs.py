@@ -10,18 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lapilli import cli_options
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 READOUTS = ("logits", "softmax", "argmax", "poisson-softmax", "winner-softmax")
 """As `runtime.readout.READOUTS`, known without importing it: --help is quick."""
-
-
-def in_folder(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse a file in a folder that is not there, before anything is computed for it."""
-    if path is not None and not path.parent.is_dir():
-        raise click.BadParameter(f"there is no folder {str(path.parent)!r}")
-    return path
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,15 +43,15 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--save-outputs",
             metavar="FILE.npz",
-            type=click.Path(path_type=Path, dir_okay=False),
-            callback=in_folder,
+            type=cli_options.FILE,
+            callback=cli_options.in_folder,
             help="Write the outputs there, each under its name.",
         ),
         click.option(
             "--save-pictures",
             metavar="DIR",
             type=click.Path(path_type=Path, file_okay=False),
-            callback=in_folder,
+            callback=cli_options.in_folder,
             help="Write class maps of the first images there as PNG files; made where missing.",
         ),
     )

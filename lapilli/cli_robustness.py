@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lapilli import plot_files, terminal
-from lapilli.cli_outputs import in_folder
+from lapilli import cli_options, plot_files, terminal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,16 +18,10 @@ if TYPE_CHECKING:
     from lapilli.robustness_report import Robustness
 
 Report = dict[str, Any]
-TABLES = (".csv", ".json")
-_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
     return None if value is None else tuple(part.strip() for part in value.split(","))
-
-
-def _floats(context: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
-    return _parsed(value, value)
 
 
 def _strengths(
@@ -50,18 +43,10 @@ def _parsed(text: str, whole: str) -> tuple[float, ...]:
         raise click.BadParameter(f"{whole!r} holds something that is no number") from None
 
 
-def _table_file(
-    context: click.Context, parameter: click.Parameter, path: Path | None
-) -> Path | None:
-    if path is not None and path.suffix not in TABLES:
-        raise click.BadParameter(f"a table ends in {' or '.join(TABLES)}, not in {path.suffix!r}")
-    return in_folder(context, parameter, path)
-
-
 @click.command("robustness")
 @click.argument("specs", metavar="MODEL...", nargs=-1, required=True)
-@click.option("--data", "spec", metavar="DATA", required=True, help="images, as `run` takes them")
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Use the first N images.")
+@cli_options.data()
+@cli_options.limit()
 @click.option("--name", "names", multiple=True, help="A label; one per MODEL, in their order.")
 @click.option(
     "--kinds",
@@ -78,19 +63,17 @@ def _table_file(
     help="Other strengths than the usual five; may be given once per kind.",
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--mean", callback=_floats, default="", help="normalisation of float networks")
-@click.option("--std", callback=_floats, default="", help="as --mean; model files hold their own")
-@plot_files.option("Draw it.")
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE.csv|json",
-    type=_FILE,
-    callback=_table_file,
-    help="Write every number there.",
+@cli_options.normalisation(
+    "normalisation of float networks", "as --mean; model files hold their own"
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+@plot_files.option("Draw it.")
+@cli_options.output(
+    "Write every number there.",
+    "FILE.csv|json",
+    required=False,
+    check=cli_options.ends_in("a table", ".csv", ".json"),
+)
+@cli_options.common
 def robustness(
     specs: tuple[str, ...],
     spec: str,
@@ -110,7 +93,6 @@ def robustness(
     """
     import lapilli
     from lapilli import data, reports, robustness_plot
-    from lapilli.compiler.sealed_file import write_whole
 
     labels = _labels(specs, names)
     models = {name: _model(given) for name, given in zip(labels, specs, strict=True)}
@@ -130,17 +112,13 @@ def robustness(
     report = {"data": reports.data_report(dataset), **found.report()}
     if output is not None:
         text = found.csv() if output.suffix == ".csv" else json.dumps(report, indent=2) + "\n"
-        write_whole(output, text.encode())
-        terminal.say(f"wrote {output}")
+        cli_options.write(output, text.encode())
     if plot is not None:
         where = report["data"]
         title = f"{where['source']}, {where['split']} split, {where['images']} images, "
-        write_whole(plot, robustness_plot.picture(found, title + _seeds(seeds), plot.suffix))
-        terminal.say(f"wrote {plot}")
-    if as_json:
-        terminal.show_json(report)
-    else:
-        terminal.show(*_tables(report, found))
+        drawn = robustness_plot.picture(found, title + _seeds(seeds), plot.suffix)
+        cli_options.write(plot, drawn)
+    cli_options.show(report, as_json, lambda told: _tables(told, found))
 
 
 def _labels(specs: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:

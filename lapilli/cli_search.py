@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import click
 
-from lapilli import cli_outputs, terminal
+from lapilli import cli_options, plot_files, terminal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,15 +25,9 @@ SAMPLES = 1000
 SECONDS = 600.0
 
 
-def plot(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--plot-front."""
-    return click.option(
-        "--plot-front",
-        metavar="FILE.png",
-        type=click.Path(path_type=Path, dir_okay=False),
-        callback=cli_outputs.in_folder,
-        help="Draw accuracy against energy of the networks that a search found.",
-    )(command)
+plot = plot_files.option(
+    "Draw accuracy against energy of the networks that a search found.", "--plot-front"
+)
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,7 +139,6 @@ def search(
     with terminal.bars() as bar:
         images, measured_on = _images(spec, calib_samples, wanted, bar)
         prepared = [_normalised(d.images, *preprocessing) for d in (images, measured_on)]
-        counters: dict[str, terminal.Count] = {}
         found = find(
             models.load(model, weights),
             prepared[0],
@@ -162,7 +155,7 @@ def search(
             seconds=SECONDS if wanted.search_seconds is None else wanted.search_seconds,
             seed=wanted.search_seed or 0,
             observe=terminal.stopwatch("search"),
-            progress=lambda stage, done, total: counters.setdefault(stage, bar(stage))(done, total),
+            progress=terminal.staged(bar),
             tell=_tell,
             preprocessing=preprocessing,
         )
@@ -195,10 +188,10 @@ def draw_stored(path: Path | None, artifact: Artifact) -> None:
 
 
 def _draw(path: Path, artifact: Artifact, points: tuple[FrontPoint, ...]) -> None:
-    from lapilli import front_picture
+    from lapilli import front_plot
 
-    front_picture.save(path, artifact.provenance.front, points)
-    terminal.say(f"wrote {path}")
+    made = artifact.provenance
+    cli_options.write(path, front_plot.picture(made.front, points, made.profile, path.suffix))
 
 
 def _images(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lapilli import cli_outputs, terminal
+from lapilli import cli_options, terminal
 
 if TYPE_CHECKING:
     from lapilli.compiler.training.loop import Epoch
@@ -38,7 +38,7 @@ def _list(context: click.Context, parameter: click.Parameter, value: bool) -> No
 
 @click.command("train")
 @click.argument("recipe")
-@click.option("--data", "spec", metavar="DATA", help="in place of the recipe's data")
+@cli_options.data(text="in place of the recipe's data", required=False)
 @click.option("--weights", type=click.Path(), help="a checkpoint to start from")
 @click.option(
     "--set",
@@ -48,28 +48,20 @@ def _list(context: click.Context, parameter: click.Parameter, value: bool) -> No
     callback=_change,
     help="replace a value of the recipe, as in training.epochs=3; may be given more than once",
 )
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="first N training images")
+@cli_options.limit(text="first N training images")
 @click.option(
     "--checkpoint",
-    type=click.Path(path_type=Path, dir_okay=False),
-    callback=cli_outputs.in_folder,
+    type=cli_options.FILE,
+    callback=cli_options.in_folder,
     help="file that the run keeps up to date, and goes on from if it is there",
 )
 @click.option(
     "--tensorboard", type=click.Path(path_type=Path, file_okay=False), help="folder for logs"
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda")
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    callback=cli_outputs.in_folder,
-    help="the model file; trained weights go beside it, as .safetensors",
-)
+@cli_options.output("the model file; trained weights go beside it, as .safetensors")
 @click.option("--list", is_flag=True, callback=_list, expose_value=False, is_eager=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+@cli_options.common
 def train(
     recipe: str,
     spec: str | None,
@@ -91,14 +83,13 @@ def train(
     chosen = training_run.find_recipe(recipe, changes)
     chosen = replace(chosen, data=spec or chosen.data, weights=weights or chosen.weights)
     with terminal.bars() as bar:
-        counters: dict[str, terminal.Count] = {}
         trained = training_run.train(
             chosen,
             checkpoint=checkpoint,
             tensorboard=tensorboard,
             limit=limit,
             device=device,
-            progress=lambda stage, done, total: counters.setdefault(stage, bar(stage))(done, total),
+            progress=terminal.staged(bar),
             report=lambda epoch: terminal.say(_line(epoch)),
         )
     if trained is None:  # the first process tells
@@ -108,10 +99,7 @@ def train(
     state = {n: v.contiguous().clone() for n, v in trained.network.state_dict().items()}
     write_whole(output.with_suffix(".safetensors"), save(state))
     report = _report(trained, recipe, output)
-    if as_json:
-        terminal.show_json(report)
-    else:
-        terminal.show(*_tables(report))
+    cli_options.show(report, as_json, _tables)
     return 0 if trained.verification.ok else 1
 
 

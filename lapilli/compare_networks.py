@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 import lapilli
 from lapilli import network_inputs, placed_estimate, reports, scores
 from lapilli.chips import chip_of
+from lapilli.compare_notes import notes
 from lapilli.compare_report import (
     COSTS,
     RATIOS,
@@ -55,6 +56,11 @@ class Entry:
     name: str
     path: Path | None
     artifact: Artifact
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return str(self.path or self.name)
 
 
 @final
@@ -117,7 +123,7 @@ def compare_entries(
     """`compare`, of networks that were read before there were images."""
     check_against(against)
     truth = _labels(labels, images)
-    priced = [(entry, profile or _chip(entry)) for entry in entries]
+    priced = [(e, chip_of(e.artifact, profile, f"{e.where}: profile")) for e in entries]
     # What can be refused at once is refused before minutes of counting.
     for entry, chip in priced:
         _try(entry, images, truth, chip, placed)
@@ -192,19 +198,14 @@ def _labels(labels: npt.NDArray[Any] | None, images: Images) -> Labels | None:
     return wide
 
 
-def _chip(entry: Entry) -> Profile:
-    return chip_of(entry.artifact, where=f"{entry.path or entry.name}: profile")
-
-
 @contextmanager
 def _of(entry: Entry) -> Iterator[None]:
     """Every refusal says which network it is about."""
     try:
         yield
     except (LapilliError, ProfileError) as error:
-        where = f"{entry.path or entry.name}: {error.where}"
         raise type(error)(
-            where,
+            f"{entry.where}: {error.where}",
             error.rule,
             found=error.found,
             allowed=error.allowed,
@@ -213,33 +214,37 @@ def _of(entry: Entry) -> Iterator[None]:
 
 
 def _try(entry: Entry, images: Images, labels: Labels | None, chip: Profile, placed: bool) -> None:
-    """One image: does the network take it, name classes like the labels', and have a price?"""
+    """Does it fit on cores? And one image: does it take that, know the classes, have a price?"""
     with _of(entry):
-        runs = placed_estimate.on_chip(entry.artifact, chip) if placed else entry.artifact
+        runs = placed_estimate.fitting(entry.artifact, chip) if placed else entry.artifact
         trace = lapilli.run(
             runs, network_inputs.normalised(entry.artifact, images[:1]), record="outputs"
         )
         lapilli.estimate_events(runs, trace, profile=chip)
-        if labels is None:
-            return
-        found = scores.choose(runs.outputs, trace.named_outputs, labels[:1])
-        if found.classes is None or found.output is None:
-            raise _refused(
-                "outputs",
-                "the network gives classes like the labels",
-                found.reason,
-                f"classes of shape {labels[:1].shape[1:] or 'one per image'}",
-            )
-        values = trace.named_outputs[found.output]
-        known = values.shape[1] if values.ndim in (2, 4) and values.dtype.kind == "f" else None
-        most = int(labels[(labels != VOID) | (labels.ndim == 1)].max(initial=0))
-        if known is not None and most >= max(known, 2):  # a single score tells two classes apart
-            raise _refused(
-                f"output {found.output}",
-                "the network knows the classes of the labels",
-                f"{known} classes, and a label {most}",
-                f"more than {most} classes",
-            )
+        if labels is not None:
+            _check_classes(runs, trace, labels)
+
+
+def _check_classes(artifact: Artifact, trace: Trace, labels: Labels) -> None:
+    """Raise InputError unless the first image's outputs are of the labels' classes."""
+    found = scores.choose(artifact.outputs, trace.named_outputs, labels[:1])
+    if found.classes is None or found.output is None:
+        raise _refused(
+            "outputs",
+            "the network gives classes like the labels",
+            found.reason,
+            f"classes of shape {labels[:1].shape[1:] or 'one per image'}",
+        )
+    values = trace.named_outputs[found.output]
+    known = values.shape[1] if values.ndim in (2, 4) and values.dtype.kind == "f" else None
+    most = int(labels[(labels != VOID) | (labels.ndim == 1)].max(initial=0))
+    if known is not None and most >= max(known, 2):  # a single score tells two classes apart
+        raise _refused(
+            f"output {found.output}",
+            "the network knows the classes of the labels",
+            f"{known} classes, and a label {most}",
+            f"more than {most} classes",
+        )
 
 
 def _measured(
@@ -252,21 +257,24 @@ def _measured(
 ) -> _Measured:
     """One run of the network: its classes, its events, and what these cost."""
 
-    def told(stage: str) -> Callable[[int, int], None] | None:
-        if progress is None:
-            return None
-        return lambda done, total: progress(f"{entry.name}: {stage}", done, total)
+    def told(stage: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(f"{entry.name}: {stage}", done, total)
 
     with _of(entry):
         artifact, layout = entry.artifact, None
         prepared = network_inputs.normalised(artifact, images)
         runs = placed_estimate.on_chip(artifact, chip) if placed else artifact
         found = reports.evaluate(
-            runs, prepared, labels=labels, agreement_images=0, progress=told("counting events")
+            runs,
+            prepared,
+            labels=labels,
+            agreement_images=0,
+            progress=partial(told, "counting events"),
         )
         if placed:
             layout = placed_estimate.layout_of(
-                artifact, found.events, prepared, chip, progress=_staged(entry.name, progress)
+                artifact, found.events, prepared, chip, progress=told
             )
         counted = Trace("reference", np.zeros(0), {}, {}, events=found.events)
         estimate = lapilli.estimate_events(runs, counted, profile=chip, layout=layout)
@@ -279,12 +287,6 @@ def _measured(
             row = replace(row, score=pixels["fraction"])
         named = chip.name if chip.system is None else chip.system.chip
         return _Measured(row, named, found.predictions, estimate.draws)
-
-
-def _staged(name: str, progress: Progress | None) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda stage, done, total: progress(f"{name}: {stage}", done, total)
 
 
 def _row(entry: Entry, events: Mapping[str, PopulationEvents], estimate: Estimate) -> Compared:
@@ -355,8 +357,8 @@ def _together(
     chips: dict[str, list[str]] = {}
     for m in measured:
         chips.setdefault(m.chip, []).append(m.row.name)
-    notes = tuple(_notes(rows, chips, images, measure, against))
-    return Comparison(images, measure, against, front, tuple(rows), notes)
+    told = tuple(notes(rows, chips, images, measure, against))
+    return Comparison(images, measure, against, front, tuple(rows), told)
 
 
 def _beside(this: _Measured, first: _Measured, labels: Labels | None) -> Beside:
@@ -369,65 +371,6 @@ def _beside(this: _Measured, first: _Measured, labels: Labels | None) -> Beside:
             only_first = int(((ours != labels) & (theirs == labels)).sum())
     ratios = {key: ratio(this.draws[name], first.draws[name]) for key, name in RATIOS.items()}
     return Beside(same, only_this, only_first, **ratios)
-
-
-def _notes(
-    rows: Sequence[Compared],
-    chips: Mapping[str, Sequence[str]],
-    images: int,
-    measure: str | None,
-    against: str,
-) -> Iterator[str]:
-    """chips: the names of the networks that each one's constants price."""
-    if measure is None:
-        yield "Without labels there is no accuracy, and so no front."
-    elif measure == "accuracy":
-        yield _chance(max(row.correct or 0 for row in rows), images)
-    if measure is not None and COSTS[against].figure is not None:
-        yield (
-            "The front is that of the mid figures; the share beside it says in how many draws of "
-            "the constants a network is on it."
-        )
-    if any(len(names) > 1 for names in chips.values()):
-        yield (
-            "Bands of networks on one chip overlap because they rest on the same constants; "
-            "ratios and shares take the same draw for all of them."
-        )
-    if len(chips) > 1:
-        several = "; ".join(f"{name}: {', '.join(names)}" for name, names in chips.items())
-        yield f"Constants of different chips err independently ({several})."
-    twins: dict[str, list[str]] = {}
-    for row in rows:
-        twins.setdefault(row.hash, []).append(row.name)
-    for names in twins.values():
-        if len(names) > 1:
-            yield f"The same network in several files: {', '.join(names)}."
-
-
-def _chance(correct: int, images: int) -> str:
-    """How far so many images leave the accuracy open.
-
-    >>> _chance(90, 100)
-    'One standard error of the best accuracy is 3.00 points on 100 images.'
-    >>> _chance(100, 100)
-    'The best network is right on all 100 images; so is one of 97.05 %, one time in 20.'
-    >>> _chance(0, 100)
-    'No network is right on any of 100 images; so is one of 2.95 %, one time in 20.'
-    """
-    far = 100 * 0.05 ** (1 / images)
-    if correct == 0:
-        return (
-            f"No network is right on any of {images:,} images; so is one of {100 - far:.2f} %, "
-            "one time in 20."
-        )
-    if correct == images:
-        return (
-            f"The best network is right on all {images:,} images; so is one of {far:.2f} %, "
-            "one time in 20."
-        )
-    score = correct / images
-    error = 100 * math.sqrt(score * (1 - score) / images)
-    return f"One standard error of the best accuracy is {error:.2f} points on {images:,} images."
 
 
 def _refused(where: str, rule: str, found: object, allowed: str) -> InputError:

@@ -6,29 +6,17 @@ matplotlib is the extra `plots`; without it, everything but the picture works.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from lapilli import plot_files
+from lapilli import accuracy_axes, plot_files
 from lapilli.compare_report import COSTS, Compared, Comparison
 from lapilli.compiler.errors import InputError
-from lapilli.plot_files import GREY, INK, literal, short
-from lapilli.render_front import levels
+from lapilli.plot_files import GREY, literal, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SIZE = 9.0, 5.6
-COLOURS = (
-    *(plot_files.BLUE, plot_files.RED, plot_files.GREEN, plot_files.PINK, plot_files.ORANGE),
-    *(plot_files.SKY, "#000000"),
-)
-MARKERS = "os^DvP*"
-"""Markers tell groups apart in grey."""
-WIDE = 5.0
-"""Costs that differ by more than this factor are drawn in logarithms."""
-LEAST_SPAN = 1.0
-"""Points of accuracy from bottom to top at least: less is no difference."""
 NAME, NAME_ABOVE = (26.0, 9.0), 10.0
 BAR, BAR_BELOW = 4.0, 8.0
 """In points: room of a name, and its height above the point; of a band, and its depth below."""
@@ -60,7 +48,9 @@ def picture(found: Comparison, title: str = "", ending: str = ".png") -> bytes:
         axes = figure.subplots()
         _frame(axes, found)
         groups = _groups(found)
-        handles = [_front(axes, found), *_lines(axes, found, groups)]
+        rows = {row.name: row for row in found.networks}
+        corners = [(_costs(rows[name], found)[1], _height(rows[name])) for name in found.front]
+        handles = [accuracy_axes.front(axes, corners), *_lines(axes, found, groups)]
         figure.suptitle(literal(title), x=0.01, ha="left", fontsize=10)
         figure.legend(handles=handles, loc="outside right upper", frameon=False)
         figure.supxlabel(_said(found), x=0.01, ha="left", fontsize=7.5, color=GREY)
@@ -104,13 +94,9 @@ def _lines(axes: Axes, found: Comparison, groups: Mapping[str, list[Compared]]) 
         (handle,) = axes.plot(
             [_costs(row, found)[1] for row in rows],
             [_height(row) for row in rows],
-            color=COLOURS[index % len(COLOURS)],
-            marker=MARKERS[index % len(MARKERS)],
-            # What is drawn later is smaller: points on one another both show.
-            markersize=max(7.5 * 0.82**index, 4.0),
             linewidth=1.0,
             label=short(name, 48),
-            zorder=3,
+            **accuracy_axes.look(index),
         )
         handles.append(handle)
     return handles
@@ -119,7 +105,7 @@ def _lines(axes: Axes, found: Comparison, groups: Mapping[str, list[Compared]]) 
 def _beside_points(axes: Axes, found: Comparison, groups: Mapping[str, list[Compared]]) -> None:
     """Names above the points, bands below; those that would hide one another keep a distance."""
     every = [
-        (row, COLOURS[index % len(COLOURS)])
+        (row, accuracy_axes.look(index)["color"])
         for index, rows in enumerate(groups.values())
         for row in rows
     ]
@@ -135,7 +121,8 @@ def _beside_points(axes: Axes, found: Comparison, groups: Mapping[str, list[Comp
         while any(abs(x - x_) < NAME[0] and abs(up - y_) < NAME[1] for x_, y_ in names):
             up += NAME[1]
         names.append((x, up))
-        _name(axes, row, (middle, _height(row)), up - y, colour)
+        text, aside = accuracy_axes.label(row.levels, row.steps), (0.0, up - y)
+        accuracy_axes.name(axes, text, (middle, _height(row)), aside, colour)
         if found.against != "cores":
             down = y - BAR_BELOW
             while any(
@@ -145,16 +132,6 @@ def _beside_points(axes: Axes, found: Comparison, groups: Mapping[str, list[Comp
                 down -= BAR
             bars.append((left, right, down))
             _bar(axes, (low, middle, high), _height(row), down - y, colour)
-
-
-def _name(axes: Axes, row: Compared, place: tuple[float, float], above: float, colour: str) -> None:
-    from matplotlib.patheffects import withStroke
-
-    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7.5}
-    at: dict[str, Any] = {"xytext": (0, above), "textcoords": "offset points"}
-    halo = [withStroke(linewidth=2.0, foreground="white")]  # for the lines behind it
-    axes.annotate(_label(row), place, color="white", path_effects=halo, zorder=4, **at, **style)
-    axes.annotate(_label(row), place, color=colour, zorder=5, **at, **style)
 
 
 def _bar(
@@ -176,38 +153,6 @@ def _order(row: Compared) -> tuple[float, int]:
     return (sum(counts) / len(counts) if counts else 0.0, row.steps)
 
 
-def _label(row: Compared) -> str:
-    """L=8, L=2..4, or T=32 where there are no levels."""
-    if not row.levels:
-        return f"T={row.steps}"
-    return f"L={levels(row.levels).partition(' ')[0]}"
-
-
-def _front(axes: Axes, found: Comparison) -> Any:
-    """The best accuracy for every cost: steps from one network on the front to the next."""
-    rows: Mapping[str, Compared] = {row.name: row for row in found.networks}
-    corners = [(_costs(rows[name], found)[1], _height(rows[name])) for name in found.front]
-    line = [corners[0]]
-    for (_, low), (x, high) in pairwise(corners):
-        line += [(x, low), (x, high)]
-    style: dict[str, Any] = {"color": INK, "linewidth": 1.4, "linestyle": (0, (4, 2)), "zorder": 1}
-    across, up = ([place[i] for place in line] for i in (0, 1))
-    (handle,) = axes.plot(across, up, label="Pareto front", **style)
-    axes.scatter(
-        [x for x, _ in corners],
-        [y for _, y in corners],
-        s=110,
-        facecolors="none",
-        edgecolors=INK,
-        linewidths=1.1,
-    )
-    handle.set_marker("o")
-    handle.set_markersize(9)
-    handle.set_markerfacecolor("none")
-    handle.set_markevery([])
-    return handle
-
-
 def _frame(axes: Axes, found: Comparison) -> None:
     """Axes with room for all bands, scales and units."""
     bounds = [end for row in found.networks for end in _costs(row, found)]
@@ -216,35 +161,8 @@ def _frame(axes: Axes, found: Comparison) -> None:
     axes.set_xlabel(f"{COSTS[found.against].title}{on}{'' if _calibrated(found) else ' *'}")
     measure = "accuracy" if found.measure == "accuracy" else "pixels of the right class"
     axes.set_ylabel(f"{measure}, %")
-    least, most = min(bounds), max(bounds)
-    if least > 0 and most > WIDE * least:
-        axes.set_xscale("log")
-        room = (most / least) ** 0.04
-        axes.set_xlim(least / room, most * room)
-    else:
-        spread = max(0.08 * (most - least), 1.0 if found.against == "cores" else 0.0)
-        spread = spread or 0.1 * most or 1.0
-        axes.set_xlim(least - spread, most + spread)
-    _ticks(axes, found)
-    scores = [_height(row) for row in found.networks]
-    least, most = min(scores), max(scores)
-    room = max(0.15 * (most - least), (LEAST_SPAN - most + least) / 2)
-    axes.set_ylim(least - room, most + room)
-    axes.grid(linewidth=0.4, color=plot_files.PALE)
-    plot_files.quiet(axes)
-
-
-def _ticks(axes: Axes, found: Comparison) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-
-    if found.against == "cores":
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-    else:
-        if axes.get_xscale() == "log":
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        plot_files.units(axes.xaxis, _UNITS.get(found.against, "J"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    accuracy_axes.costs(axes, bounds, _UNITS.get(found.against, "J"))
+    accuracy_axes.heights(axes, [_height(row) for row in found.networks])
 
 
 def _calibrated(found: Comparison) -> bool:

@@ -14,19 +14,27 @@ from lapilli.runtime.uncertainty import Band, Figure, band
 
 
 class Cost(NamedTuple):
-    """What a front may be drawn against: a name of `Estimate.draws`, or None for a count."""
+    """What a front may be drawn against.
 
+    value: a field of `Compared`; figure: its name in `Estimate.draws`, None of a count.
+    """
+
+    value: str
     figure: str | None
     title: str
 
 
 COSTS: Mapping[str, Cost] = {
-    "energy": Cost("single.total_pj", "total energy of one image alone"),
-    "streaming": Cost("streaming.total_pj", "total energy of an image, back to back"),
-    "dynamic": Cost("total.dynamic_pj", "dynamic energy of an image, all layers"),
-    "latency": Cost("single.time_us", "latency of one image alone"),
-    "energy-delay": Cost("single.energy_delay_pj_us", "energy times time of one image alone"),
-    "cores": Cost(None, "cores"),
+    "energy": Cost("single_total_pj", "single.total_pj", "total energy of one image alone"),
+    "streaming": Cost(
+        "streaming_total_pj", "streaming.total_pj", "total energy of an image, back to back"
+    ),
+    "dynamic": Cost("dynamic_pj", "total.dynamic_pj", "dynamic energy of an image, all layers"),
+    "latency": Cost("latency_us", "single.time_us", "latency of one image alone"),
+    "energy-delay": Cost(
+        "energy_delay_pj_us", "single.energy_delay_pj_us", "energy times time of one image alone"
+    ),
+    "cores": Cost("cores", None, "cores"),
 }
 
 
@@ -112,16 +120,8 @@ class Compared:
 
     def cost(self, against: str) -> Band:
         """What the front is drawn against, see COSTS."""
-        cores = float(self.cores)
-        bands = {
-            "energy": self.single_total_pj,
-            "streaming": self.streaming_total_pj,
-            "dynamic": self.dynamic_pj,
-            "latency": self.latency_us,
-            "energy-delay": self.energy_delay_pj_us,
-            "cores": Band(cores, cores, cores),
-        }
-        return bands[against]
+        found = getattr(self, COSTS[against].value)
+        return found if isinstance(found, Band) else Band(*(float(found),) * 3)
 
 
 @final
@@ -184,8 +184,10 @@ def front_shares(costs: Sequence[Figure], scores: Sequence[float]) -> tuple[floa
 
     The same draw of the constants prices all networks, as the constants are the same on one chip.
     """
-    drawn = np.stack(costs, axis=1)[1:]
-    times = np.zeros(len(scores))
-    for row in drawn.tolist():
-        times[list(members(row, scores))] += 1
-    return tuple((times / len(drawn)).tolist())
+    drawn, right = np.stack(costs)[:, 1:], np.array(scores)[:, None]
+    shares = []
+    for cost, score in zip(drawn, right, strict=True):
+        # As `members` has it, for all draws at once.
+        as_good, better = (drawn <= cost) & (right >= score), (drawn < cost) | (right > score)
+        shares.append(float((~(as_good & better).any(0)).mean()))
+    return tuple(shares)

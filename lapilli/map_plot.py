@@ -14,8 +14,8 @@ import numpy as np
 from lapilli import plot_files
 from lapilli.map_report import members, own_use, utilisation
 from lapilli.map_seats import MOST_CORES, Reals, Seats, loads, seats
+from lapilli.plot_files import AREAS, INK, PALE, literal, number, short
 from lapilli.render_map import limit_words
-from lapilli.terminal import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,8 +29,6 @@ WIDTH, BAR, HEAD = 15.0, 0.85, 1.0
 """Inches: of the whole, of a row of bars, of what is said above."""
 MAPS = 1.7, 5.4
 """Least and most height of the maps, in inches."""
-FEW = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442")
-# Okabe and Ito 2008: told apart by every kind of colour vision.
 MOST_STRIPES, FEW_CHIPS = 8, 40
 """So many populations of a core are shown on it, and of a chip where there are few chips."""
 LIMITS_SHOWN = 4
@@ -40,7 +38,7 @@ SHARED = "Every population on its cores; pale: what others on the same cores tak
 WHOLE = "The cores of every population, and how full they are with all that they hold"
 NAMED = 45
 """Of more populations than that, not every name is written."""
-FREE, INK, QUIET, PALE = "#ECECEC", "#303030", "#9A9A9A", 0.25
+FREE, EDGE, FAINT = "#ECECEC", "#9A9A9A", 0.25
 ARROWS = 400
 """On more links, directions are not marked: packets keep to the right."""
 ARROW = 0.17
@@ -101,8 +99,8 @@ def picture(
 
 def _said(placement: Placement, profile: Profile, title: str) -> tuple[str, str]:
     count, chips, bound = len(placement.cores), placement.chips, placement.bound.cores
-    on = f"{_literal(title)} on {placement.profile}" if title else f"On {placement.profile}"
-    first = f"{on}: {_number(count, 'core')} on {_number(chips, 'chip')}, lower bound {bound:,}"
+    on = f"{literal(title)} on {placement.profile}" if title else f"On {placement.profile}"
+    first = f"{on}: {number(count, 'core')} on {number(chips, 'chip')}, lower bound {bound:,}"
     sent = placement.traffic
     told = [f"{float(sent.packets.sum() + sent.host_packets.sum()):,.0f} packets per step"]
     if placement.cost is not None:
@@ -119,25 +117,10 @@ def _said(placement: Placement, profile: Profile, title: str) -> tuple[str, str]
     return first, "; ".join(told)
 
 
-def _number(count: int, what: str) -> str:
-    return f"{count:,} {what}" + "s" * (count != 1)
-
-
-def _literal(text: str) -> str:
-    """Text that is no formula, and prints on one line."""
-    return " ".join(plain(text).split()).replace("$", r"\$")
-
-
-def _short(name: str, most: int = 24) -> str:
-    """A long name loses its middle."""
-    text = _literal(name)
-    return text if len(text) <= most else f"{text[: most // 2 - 1]}...{text[-most // 2 + 2 :]}"
-
-
 def _colours(names: list[str]) -> dict[str, Any]:
     """One colour each; of many, neighbours in the network have similar hues, light and dark."""
-    if len(names) <= len(FEW):
-        return dict(zip(names, FEW, strict=False))
+    if len(names) <= len(AREAS):
+        return dict(zip(names, AREAS, strict=False))
     from matplotlib import colormaps
 
     hues = colormaps["turbo"](np.linspace(0.06, 0.94, len(names)))
@@ -160,7 +143,7 @@ def _ground(axes: Axes, where: Seats, title: str, squares: Reals) -> None:
     axes.add_collection(PolyCollection(list(squares), facecolors=FREE, edgecolors="none"))
     chips = _boxes(where.chips - 0.08, where.chip_width + 0.16, where.chip_height + 0.16)
     axes.add_collection(
-        PolyCollection(list(chips), facecolors="none", edgecolors=QUIET, linewidths=0.8)
+        PolyCollection(list(chips), facecolors="none", edgecolors=EDGE, linewidths=0.8)
     )
     axes.set_xlim(-pad - 0.3, where.area[0] + pad + 0.3)
     axes.set_ylim(where.area[1] + pad + 0.3, -pad - 0.3)
@@ -325,18 +308,17 @@ def _layers(panels: Any, rows: list[_Bars], colours: Mapping[str, Any]) -> None:
     names, filled = list(colours), list(colours.values())
     at = np.arange(len(names))
     for index, (axes, bars) in enumerate(zip(panels, rows, strict=True)):
-        axes.bar(at, bars.whole, color=filled, width=0.8, alpha=PALE)
+        axes.bar(at, bars.whole, color=filled, width=0.8, alpha=FAINT)
         axes.bar(at, bars.own, color=filled, width=0.8)
         axes.set_title(bars.title, loc="left", fontsize=8, pad=3)
         axes.set_ylim(0, 100 if index else None)
         axes.locator_params(axis="y", nbins=3, integer=True)
-        axes.grid(axis="y", linewidth=0.4, color="#E0E0E0")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", linewidth=0.4, color=PALE)
+        plot_files.quiet(axes)
         axes.tick_params(width=0.5, length=2)
         axes.set_xlim(-0.6, max(len(names), FEWEST) - 0.4)
     every = -(-len(names) // NAMED)
     style: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
     named = panels if len(names) <= BESIDE else panels[-1:]
     for axes in named:
-        axes.set_xticks(at[::every], [_short(name) for name in names[::every]], **style)
+        axes.set_xticks(at[::every], [short(name, 24) for name in names[::every]], **style)

@@ -59,6 +59,15 @@ def on_chip(artifact: Artifact, profile: Profile) -> Artifact:
     return replace(artifact, netlist=as_placed(artifact.netlist, profile))
 
 
+def fitting(artifact: Artifact, profile: Profile) -> Artifact:
+    """`on_chip`, of a network that is known to fit: on which cores it goes, no count changes.
+
+    Raises as `lapilli.place`.
+    """
+    lapilli.place(artifact, profile=profile, effort=0)
+    return on_chip(artifact, profile)
+
+
 def layout_of(
     artifact: Artifact,
     events: Mapping[str, PopulationEvents],

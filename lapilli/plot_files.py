@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lapilli.cli_outputs import in_folder
+from lapilli import cli_options
 from lapilli.compiler.errors import BackendError
 from lapilli.terminal import plain
 
@@ -31,6 +30,9 @@ STYLE: Any = {
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PINK, YELLOW = "#56B4E9", "#CC79A7", "#F0E442"
 INK, GREY, PALE = "#303030", "#808080", "#E0E0E0"
+LINES = (BLUE, RED, GREEN, PINK, ORANGE, SKY, "#000000")
+AREAS = (BLUE, ORANGE, GREEN, RED, SKY, PINK, YELLOW)
+"""One after the other; YELLOW is too faint for lines and points."""
 _UNDATED: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".svg": {"Date": None},
@@ -38,38 +40,30 @@ _UNDATED: dict[str, dict[str, Any]] = {
 }
 
 
-def option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def option(text: str, name: str = "--plot") -> cli_options.Decorator:
     """--plot FILE: refused before the work where the file or matplotlib would fail after it."""
+    right = cli_options.ends_in("a picture", *ENDINGS)
+
+    def check(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+        right(context, parameter, path)
+        if path is not None:
+            check_installed(name)
+        return path
+
     return click.option(
-        "--plot",
-        metavar="FILE.png|svg|pdf",
-        type=click.Path(path_type=Path, dir_okay=False),
-        callback=_file,
-        help=text,
+        name, metavar="FILE.png|svg|pdf", type=cli_options.FILE, callback=check, help=text
     )
 
 
-def _file(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    if path is None:
-        return None
-    if path.suffix not in ENDINGS:
-        raise click.BadParameter(
-            f"a picture ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, not in {path.suffix!r}"
-        )
-    in_folder(context, parameter, path)
-    check_installed()
-    return path
-
-
-def check_installed() -> None:
+def check_installed(option: str = "--plot") -> None:
     """Raise BackendError unless matplotlib is there."""
     if importlib.util.find_spec("matplotlib") is None:
         raise BackendError(
-            "--plot",
+            option,
             "matplotlib draws",
             found="no matplotlib",
             allowed="the extra plots",
-            remedy="pip install 'lapilli[plots]', or leave --plot out.",
+            remedy=f"pip install 'lapilli[plots]', or leave {option} out.",
         )
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from lapilli import plot_files
 from lapilli.corruptions import CORRUPTIONS
+from lapilli.plot_files import GREY, LINES, PALE, literal
 from lapilli.robustness_report import Robustness, about, middle
-from lapilli.terminal import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,10 +23,8 @@ LEAST_WIDTH, HEAD = 4.6, 0.75
 DPI = 150
 LEAST_SPAN = 4.0
 """Points of accuracy from the bottom to the top of a panel: less is no difference."""
-# Okabe and Ito 2008: told apart by every kind of colour vision; markers tell them apart in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
-GREY = "#808080"
+"""They tell networks apart in grey."""
 BAND = 0.18
 OWN_RANGES = "; panels have ranges of their own"
 MIDDLE: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (2, 2))}
@@ -54,7 +52,7 @@ def picture(found: Robustness, title: str = "", ending: str = ".png") -> bytes:
         for index in range(0, len(kinds), columns):
             panels[index].set_ylabel("accuracy, %")
         handles: list[Any] = [
-            Line2D([], [], **_style(index), label=_literal(model))
+            Line2D([], [], **_style(index), label=literal(model))
             for index, model in enumerate(found.models)
         ]
         band = "\N{PLUS-MINUS SIGN} standard deviation"
@@ -62,7 +60,7 @@ def picture(found: Robustness, title: str = "", ending: str = ".png") -> bytes:
         handles.append(Line2D([], [], **MIDDLE, label="middle strength"))
         figure.legend(
             handles=handles,
-            title=_literal(title + OWN_RANGES * (len(kinds) > 1)) or None,
+            title=literal(title + OWN_RANGES * (len(kinds) > 1)) or None,
             loc="outside upper left",
             ncols=min(len(handles), int(1.4 * columns) + 1),
             alignment="left",
@@ -74,16 +72,11 @@ def picture(found: Robustness, title: str = "", ending: str = ".png") -> bytes:
 def _style(index: int) -> dict[str, Any]:
     above = 0.75**index  # what is drawn later is thinner: equal lines show one another
     return {
-        "color": COLOURS[index % len(COLOURS)],
+        "color": LINES[index % len(LINES)],
         "linewidth": max(2.4 * above, 1.0),
         "marker": MARKERS[index % len(MARKERS)],
         "markersize": max(5.5 * above, 2.6),
     }
-
-
-def _literal(text: str) -> str:
-    """Text that is no formula, and prints on one line."""
-    return " ".join(plain(text).split()).replace("$", r"\$")
 
 
 def _panel(found: Robustness, kind: str, axes: Axes) -> None:
@@ -107,6 +100,5 @@ def _panel(found: Robustness, kind: str, axes: Axes) -> None:
     bottom, top = axes.get_ylim()
     axes.set_ylim(min(bottom, top - LEAST_SPAN), top)
     axes.locator_params(nbins=5)
-    axes.grid(axis="y", linewidth=0.4, color="#E0E0E0")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(width=0.6, length=2.5)
+    axes.grid(axis="y", linewidth=0.4, color=PALE)
+    plot_files.quiet(axes)

@@ -104,6 +104,18 @@ def bars() -> Iterator[Callable[[str], Count]]:
         yield bar
 
 
+def staged(bar: Callable[[str], Count]) -> Callable[[str, int, int], None]:
+    """For work that calls with (stage, done, total): a bar for each stage, made when it begins."""
+    counters: dict[str, Count] = {}
+
+    def count(stage: str, done: int, total: int) -> None:
+        if stage not in counters:
+            counters[stage] = bar(stage)
+        counters[stage](done, total)
+
+    return count
+
+
 def stopwatch(what: str) -> Callable[[str, Any, Any], None]:
     """An `observe` for the compiler: one line per pass with its time, to standard error."""
     last = time.perf_counter()

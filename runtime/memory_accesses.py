@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import final
 
 from lapilli.compiler.netlist import Netlist
-from lapilli.compiler.neurons import STATE_BITS, Source
+from lapilli.compiler.neurons import STATE_BITS
 from lapilli.hardware_profiles import Profile
 from lapilli.runtime.layout import Layout
 from lapilli.runtime.metrics import PopulationEvents, check_events
@@ -90,7 +90,6 @@ def _axon_entries(
     if layout is not None and layout.placed is not None:
         return layout.placed.sent[name].packets * images
     reached = {c.target for c in netlist.connections if c.source == name}
-    assert not isinstance(netlist[name].neuron, Source)
     return float(e.spikes * len(reached))
 
 

@@ -86,7 +86,7 @@ class Engine:
             p.name: parameters(p, self.dtype[p.name], device) for p in netlist.populations
         }
         self.tally = Tally(netlist, images, device, step_events)
-        self.orders = orders(netlist)
+        self.orders = orders(netlist) if step_events and self.one_pass else {}
         self.into = {p.name: netlist.into(p.name) for p in netlist.populations}
         self.steps_apart = stop is None and (netlist.steps == 1 or not netlist.one_pass)
         self.done = 0
@@ -222,7 +222,7 @@ class Engine:
             self.tally.add_steps(p, self.done, _messages_of_steps(p.neuron, activity.train))
             return
         repeats = self.netlist.steps if activity.timing == "held" else 1
-        order = self.orders[p.name] if self.one_pass else "at once"
+        order = self.orders.get(p.name, "at once")
         self.tally.add(p, self.done, _messages(p.neuron, activity), repeats, order)
 
     def _updates_with_input(self, p: Population, drives: list[Activity]) -> int | None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 from backend_presence import KNOWN, REQUIRED, lava_is_missing, required_backends
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from command_line import Run
 
 # Before torch is imported: threads that spin while they wait make a busy machine many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -52,6 +56,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
             versions.append(f"{distribution} absent")
     required = ", ".join(sorted(required_backends())) or "none"
     return [f"dependencies: {', '.join(versions)}", f"backends required: {required}"]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run one command in this process."""
+    from command_line import runner  # and with it torch
+
+    return runner(capsys)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,20 @@ trained = functools.cache(network)
 def images(split: data.Split, limit: int | None = None) -> data.Dataset:
     """The digits."""
     return data.load("digits", split=split, limit=limit)
+
+
+def files(folder: Path, methods: Mapping[str, object], **profiles: str) -> dict[str, Path]:
+    """A model file of each method, named like it; profiles: chips of some, else loihi2."""
+    found = {name: folder / f"{name}.h5" for name in methods}
+    calibration = images("train", 64).images
+    for name, method in methods.items():
+        lapilli.compile(
+            trained(),
+            calibration=calibration,
+            method=method,
+            profile=profiles.get(name, "loihi2"),
+        ).save(found[name])
+    return found
 
 
 def search(model: nn.Module | None = None, **wanted: Any) -> Search:

@@ -9,19 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from command_line import Run, SmallNetwork, model_file, runner
+from command_line import Run, SmallNetwork, model_file
 
 import lapilli
 from lapilli import data, method_options, models, reports
 from lapilli.compiler.compensate import CALIBRATIONS
 from lapilli.compiler.errors import InputError
 from lapilli.compiler.neurons import Window
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process."""
-    return runner(capsys)
 
 
 @pytest.fixture(scope="module")

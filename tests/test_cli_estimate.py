@@ -8,36 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 import search_network
-from command_line import Run, runner
+from command_line import Run
 
 import lapilli
 from lapilli.runtime.neurobench_metrics import measure
 
 IMAGES = 40
 METHODS = {
-    "graded": (lapilli.methods.Parallel(levels=6), "loihi2"),
-    "unary": (lapilli.methods.Parallel(levels=4, coding="unary"), "loihi1"),
+    "graded": lapilli.methods.Parallel(levels=6),
+    "unary": lapilli.methods.Parallel(levels=4, coding="unary"),
 }
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process."""
-    return runner(capsys)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One model file per coding."""
-    folder = tmp_path_factory.mktemp("models")
-    files = {}
-    for name, (method, profile) in METHODS.items():
-        files[name] = folder / f"{name}.h5"
-        calibration = search_network.images("train", 64).images
-        lapilli.compile(
-            search_network.trained(), calibration=calibration, method=method, profile=profile
-        ).save(files[name])
-    return files
+    return search_network.files(tmp_path_factory.mktemp("models"), METHODS, unary="loihi1")
 
 
 def estimated(run: Run, model: Path, *options: object) -> dict[str, Any]:

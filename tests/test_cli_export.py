@@ -7,17 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Run, model_file, runner
+from command_line import Run, model_file
 
 import lapilli
 from lapilli import cli_export
 from lapilli.compiler.interchange import loihi_export, loihi_import
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process."""
-    return runner(capsys)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +66,7 @@ def test_export_for_another_chip(run: Run, model: Path, tmp_path: Path) -> None:
         (("--format", "absent", "-o", "x.json"), "absent"),
         (("-o", "x.json"), "--format"),
         (("--format", "loihi"), "-o"),
-        (("--format", "loihi", "-o", "absent/x.json"), "existing folder"),
+        (("--format", "loihi", "-o", "absent/x.json"), "there is no folder 'absent'"),
     ],
 )
 def test_bad_input(

@@ -10,17 +10,11 @@ import numpy as np
 import pytest
 import torch
 from backend_presence import lava_is_missing
-from command_line import Run, SmallNetwork, model_file, runner
+from command_line import Run, SmallNetwork, model_file
 from torch import nn
 
 import lapilli
 from lapilli import cli, models
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process."""
-    return runner(capsys)
 
 
 @pytest.fixture(scope="module")

@@ -8,19 +8,13 @@ from pathlib import Path
 import captured_network
 import numpy as np
 import pytest
-from command_line import Run, runner
+from command_line import Run
 
 import lapilli
 from lapilli import data, methods
 from lapilli.compiler.errors import BackendError
 
 METHOD = methods.Parallel(levels=4)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process."""
-    return runner(capsys)
 
 
 @pytest.fixture

@@ -6,16 +6,10 @@ from pathlib import Path
 
 import mixed_networks
 import pytest
-from command_line import Run, runner
+from command_line import Run
 from torch import nn
 
 import lapilli
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process."""
-    return runner(capsys)
 
 
 @pytest.mark.parametrize(

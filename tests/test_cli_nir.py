@@ -8,15 +8,9 @@ from pathlib import Path
 import nir
 import numpy as np
 import pytest
-from command_line import Run, model_file, runner
+from command_line import Run, model_file
 
 import lapilli
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process."""
-    return runner(capsys)
 
 
 @pytest.fixture

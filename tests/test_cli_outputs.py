@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from command_line import Run, runner
+from command_line import Run
 from dense_networks import images, network
 from PIL import Image
 
@@ -20,12 +20,6 @@ from lapilli.compiler.errors import InputError
 from lapilli.compiler.outputs import Head, Output
 
 Arrays = dict[str, npt.NDArray[Any]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process."""
-    return runner(capsys)
 
 
 @pytest.fixture(scope="module")

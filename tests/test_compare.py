@@ -1,4 +1,4 @@
-"""`lapilli compare`: figures of each network, ratios, the front, what is refused, tables, JSON."""
+"""`lapilli compare`: figures of each network, ratios, the front, tables, JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import search_network
-from command_line import Run, model_file, runner
+from command_line import Run, model_file
 from rich.console import Console
 from torch import nn
 
@@ -21,8 +21,6 @@ import lapilli
 from lapilli import compare_report, hardware_profiles, render_compare
 from lapilli.cli_compare import AGAINST
 from lapilli.compare_report import Beside, Compared, Comparison, members
-from lapilli.compiler.errors import ArtifactError, InputError
-from lapilli.hardware_profiles import ProfileError
 from lapilli.runtime.uncertainty import Band, band
 
 IMAGES = 60
@@ -34,23 +32,10 @@ METHODS = {
 }
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process."""
-    return runner(capsys)
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One model file per method."""
-    folder = tmp_path_factory.mktemp("compared")
-    calibration = search_network.images("train", 64).images
-    files = {name: folder / f"{name}.h5" for name in METHODS}
-    for name, method in METHODS.items():
-        lapilli.compile(search_network.trained(), calibration=calibration, method=method).save(
-            files[name]
-        )
-    return files
+    return search_network.files(tmp_path_factory.mktemp("compared"), METHODS)
 
 
 @pytest.fixture(scope="module")
@@ -380,98 +365,6 @@ def test_progress_is_told_per_network(models: dict[str, Path]) -> None:
     assert ("rate: counting events", 3, 3) in told
     stages = compare("graded2", placed=True)
     assert len(stages) > 1 and all(stage.startswith("graded2: ") for stage in stages)
-
-
-class WideNetwork(nn.Module):
-    """One layer on images of 4x4."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(16, 10)
-
-    def forward(self, x: Any) -> Any:
-        return self.fc(x.flatten(1))
-
-
-def test_refusals_name_the_file(run: Run, models: dict[str, Path], tmp_path: Path) -> None:
-    good, data = models["graded2"], ("--data", "digits", "--limit", 4)
-    other = tmp_path / "other.h5"
-    pixels = np.random.default_rng(0).random((8, 1, 4, 4), np.float32)
-    lapilli.compile(
-        WideNetwork().eval(), calibration=pixels, method=lapilli.methods.Parallel(levels=2)
-    ).save(other)
-    (tmp_path / "no.h5").write_bytes(b"nothing")
-    (tmp_path / "link.h5").symlink_to(good)
-    for wrong, words in (
-        (tmp_path / "absent.h5", "absent.h5"),
-        (tmp_path / "no.h5", "no.h5"),
-        (other, "(N, 1, 4, 4)"),
-        (good, "every network is given once"),
-        (tmp_path / "link.h5", "every network is given once"),
-    ):
-        outcome = run("compare", good, wrong, *data)
-        assert outcome.code == 2, wrong
-        assert str(wrong) in outcome.err and words in outcome.err, outcome.err
-        assert outcome.out == ""
-    outcome = run("compare", models["unary4"], good, *data, "--profile", "loihi1")
-    assert outcome.code == 2
-    assert f"{good}: loihi1" in outcome.err and "graded" in outcome.err
-    assert run("compare", good, *data, "--profile", "cmos45").code == 2
-    assert run("compare", *data).code == 2
-
-
-def test_labels_that_do_not_fit(models: dict[str, Path]) -> None:
-    test = search_network.images("test", 5)
-    artifact = lapilli.load(models["graded2"])
-    with pytest.raises(InputError, match=r"network 1.*knows the classes of the labels"):
-        lapilli.compare([artifact], test.images, np.array([1, 2, 3, 4, 10]))
-    with pytest.raises(InputError, match="one class number per image"):
-        lapilli.compare([artifact], test.images, np.array([1, 2]))
-    with pytest.raises(InputError, match="gives classes like the labels"):
-        lapilli.compare([artifact], test.images, np.zeros((5, 8, 8), np.int64))
-    with pytest.raises(InputError, match="compared on images"):
-        lapilli.compare([artifact], test.images[:0], None)
-
-
-@pytest.mark.parametrize(
-    ("labels", "says"),
-    [
-        (np.array([0, 1, 2, 3, -1]), "found -1..3"),
-        (np.full(5, 2**63 + 1, np.uint64), "numbered from 0"),
-        (np.full((5, 8, 8), 255), "some pixels are of a class"),
-    ],
-)
-def test_labels_of_no_class(models: dict[str, Path], labels: Any, says: str) -> None:
-    test = search_network.images("test", 5)
-    with pytest.raises(InputError, match=says):
-        lapilli.compare([models["graded2"]], test.images, labels)
-
-
-def test_networks_and_options_that_do_not_fit(models: dict[str, Path]) -> None:
-    test = search_network.images("test", 2)
-    artifact = lapilli.load(models["graded2"])
-    with pytest.raises(InputError, match="network 2: every network is given once"):
-        lapilli.compare([artifact, artifact], test.images, test.labels)
-    with pytest.raises(InputError, match="something to compare"):
-        lapilli.compare([], test.images, test.labels)
-    with pytest.raises(InputError, match="a cost that is known"):
-        lapilli.compare([artifact], test.images, test.labels, against="beauty")
-    with pytest.raises(ArtifactError, match="absent"):
-        lapilli.compare("absent.h5", test.images, test.labels)
-
-
-def test_no_file_is_read_that_a_model_file_names(models: dict[str, Path], tmp_path: Path) -> None:
-    """A profile of one's own has to be given again: the file knows its name only."""
-    test = search_network.images("test", 2)
-    artifact = lapilli.load(models["graded2"])
-    own = tmp_path / "own.json"
-    shutil.copy(Path(hardware_profiles.__file__).parent / "loihi2.json", own)
-    for name in ("gone", "own", str(own)):
-        strange = replace(artifact, provenance=replace(artifact.provenance, profile=name))
-        with pytest.raises(ProfileError, match=r"strange: profile.*--profile"):
-            lapilli.compare({"strange": strange}, test.images, test.labels)
-        found = lapilli.compare({"strange": strange}, test.images, test.labels, profile=own)
-        assert found.networks[0].profile == "own"
 
 
 def test_maps_are_scored_by_pixels() -> None:

@@ -150,10 +150,10 @@ def test_the_same_file_every_time(ending: str) -> None:
 def test_colours_of_groups_are_in_the_picture() -> None:
     with Image.open(io.BytesIO(compare_plot.picture(FOUND))) as image:
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    for colour in compare_plot.COLOURS[:3]:
+    for colour in plot_files.LINES[:3]:
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (pixels == wanted).all(1).sum() > 40, colour
-    unused = [int(compare_plot.COLOURS[3][i : i + 2], 16) for i in (1, 3, 5)]
+    unused = [int(plot_files.LINES[3][i : i + 2], 16) for i in (1, 3, 5)]
     assert not (pixels == unused).all(1).any()
 
 

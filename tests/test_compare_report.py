@@ -36,3 +36,12 @@ def test_shares_of_draws_on_the_front() -> None:
     assert front_shares(list(draws), [0.9, 0.9]) == (0.75, 0.5)
     assert front_shares(list(draws), [0.9, 0.8]) == (1.0, 0.25)
     assert front_shares([draws[0]], [0.5]) == (1.0,)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), *[st.integers(1, 4)] * 5), min_size=1, max_size=6))
+def test_shares_are_those_of_the_fronts_of_single_draws(rows: list[tuple[int, ...]]) -> None:
+    scores = [float(score) for score, *_ in rows]
+    draws = np.array([row[1:] for row in rows], float)
+    fronts = [members(draw, scores) for draw in draws.T[1:].tolist()]
+    wanted = tuple(sum(i in front for front in fronts) / 4 for i in range(len(rows)))
+    assert front_shares(list(draws), scores) == wanted

@@ -7,18 +7,13 @@ from pathlib import Path
 import netx_files as nf
 import numpy as np
 import pytest
-from command_line import Run, runner
+from command_line import Run
 
 import lapilli
 from lapilli import data, importers
 from lapilli.compiler.errors import InputError
 
 STEPS, SAMPLES, INPUTS = 12, 4, 6
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    return runner(capsys)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import Run, model_file, runner
+from command_line import Run, model_file
 from placement_checker import violations
 
 import lapilli
@@ -39,12 +39,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def artifact(model: Path) -> Artifact:
     return lapilli.load(model)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process."""
-    return runner(capsys)
 
 
 def profile_file(folder: Path, **limits: int) -> Path:

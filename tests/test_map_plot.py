@@ -14,7 +14,7 @@ from command_line import Run, model_file, runner
 from netlists import connection, integers, population, proven
 from PIL import Image
 
-from lapilli import map_plot, map_seats
+from lapilli import map_plot, map_seats, plot_files
 from lapilli.compiler.errors import BackendError
 from lapilli.compiler.linear import Conv, Dense, frozen
 from lapilli.compiler.mapping import Placement, place
@@ -76,8 +76,8 @@ def test_cores_bars_and_free_places_have_their_colours(spread: Placement) -> Non
     image = picture(spread, SMALL)
     assert image.width == map_plot.WIDTH * map_plot.DPI
     assert 600 < image.height < 1300
-    assert all(shows(image, colour) > 1000 for colour in map_plot.FEW[:2])
-    assert shows(image, map_plot.FEW[3]) == 0  # three populations, three colours
+    assert all(shows(image, colour) > 1000 for colour in plot_files.AREAS[:2])
+    assert shows(image, plot_files.AREAS[3]) == 0  # three populations, three colours
     assert shows(image, map_plot.FREE) > 100
 
 

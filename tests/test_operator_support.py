@@ -12,7 +12,7 @@ from typing import Any
 import operator_support
 import pytest
 import torch
-from command_line import Run, runner
+from command_line import Run
 from operator_support import DOCS, VARIANTS
 
 from lapilli import operators
@@ -28,12 +28,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process."""
-    return runner(capsys)
 
 
 def stored(title: str) -> dict[str, Any]:

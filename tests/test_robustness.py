@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import Run, SmallNetwork, runner
+from command_line import Run, SmallNetwork
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
 import lapilli
-from lapilli import data, models, robustness_plot
+from lapilli import data, models, plot_files, robustness_plot
 from lapilli.compiler.artifact import Artifact
 from lapilli.compiler.errors import BackendError, InputError
 from lapilli.contestants import FAULTS
@@ -177,11 +177,6 @@ def test_what_cannot_be_compared_is_refused(given: dict[str, Any], rule: str) ->
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    return runner(capsys)
-
-
-@pytest.fixture
 def command(folder: Path) -> tuple[object, ...]:
     """Two networks that fit one another, few images, few kinds."""
     weights = folder / "weights.safetensors"
@@ -254,7 +249,7 @@ def test_the_picture_is_a_png_of_small_multiples(
         assert 1200 < picture.width < 2400
         assert 500 < picture.height < 1200
         pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
-    for colour in robustness_plot.COLOURS[:2]:
+    for colour in plot_files.LINES[:2]:
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (pixels == wanted).all(1).sum() > 200
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import sanafe_networks
 import sanafe_replay
-from command_line import Run, runner
+from command_line import Run
 from sanafe_cases import (
     CASES,
     OUTSIDE,
@@ -221,12 +221,6 @@ def test_inputs_and_sizes_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     without = replace(c.profile, energy=None)
     with pytest.raises(InputError, match="no energy or no time"):
         sanafe_export.configuration(c.artifact, c.placement, without, c.inputs)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process."""
-    return runner(capsys)
 
 
 def test_the_command(run: Run, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from command_line import Run, SmallNetwork, runner
+from command_line import Run, SmallNetwork
 
 import lapilli
 from lapilli import data as data_sets
@@ -36,12 +36,6 @@ CHIPS = {
     "oheo-gulch": ("loihi2", 1),
     "pohoiki-springs": ("loihi1", 768),
 }
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process."""
-    return runner(capsys)
 
 
 def raw(name: str = "kapoho-point") -> dict[str, Any]:

@@ -14,18 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command_line import Run, model_file, runner
+from command_line import Run, model_file
 
 import lapilli
-from lapilli import render
+from lapilli import render, terminal
 
 HELP_SECONDS = 0.5
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in this process."""
-    return runner(capsys)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +122,22 @@ def test_progress_is_drawn_on_a_terminal_only(model: Path) -> None:
     silent = subprocess.run(command, capture_output=True, check=False, text=True)
     assert silent.returncode == 0
     assert silent.stderr == ""
+
+
+def test_every_stage_has_one_bar() -> None:
+    made: list[str] = []
+    counted: list[tuple[str, int, int]] = []
+
+    def bar(title: str) -> terminal.Count:
+        made.append(title)
+        return lambda done, total: counted.append((title, done, total))
+
+    told = terminal.staged(bar)
+    calls = [("one", 1, 2), ("one", 2, 2), ("two", 1, 1), ("one", 2, 2)]
+    for call in calls:
+        told(*call)
+    assert made == ["one", "two"]
+    assert counted == calls
 
 
 def test_names_cannot_steer_the_terminal(run: Run, model: Path, tmp_path: Path) -> None:

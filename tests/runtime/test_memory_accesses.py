@@ -6,12 +6,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import netlists
 import numpy as np
 import oracles
 import pytest
 import search_network
 from command_line import runner
+from counted_cases import brings_spikes, case
 from netlists import Coding
 
 import lapilli
@@ -28,10 +28,7 @@ CODINGS: tuple[Coding, ...] = ("graded", "unary", "rate", "signed", "train", "re
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_equal_to_counting_one_by_one(coding: Coding) -> None:
-    rng = np.random.default_rng(1)
-    netlist = netlists.random_netlist(rng, coding)
-    inputs = netlists.random_inputs(rng, netlist, IMAGES)
-    result = oracles.simulate(netlist, inputs)
+    netlist, inputs, result = case(coding, IMAGES, seed=1)
     found = memory_accesses(netlist, reference.run(netlist, inputs).events)
     wanted: dict[str, Counter[str]] = {name: Counter() for name in found}
     for p in netlist.populations:
@@ -45,8 +42,7 @@ def test_equal_to_counting_one_by_one(coding: Coding) -> None:
                     for value in sends[image, step].tolist():
                         wanted[p.name]["entries"] += len(goes_to) * (value != 0)
     for c in netlist.connections:
-        neuron = netlist[c.source].neuron
-        kind = "input" if isinstance(neuron, Source) and neuron.timing != "train" else "weights"
+        kind = "weights" if brings_spikes(netlist, c) else "input"
         sends = result.spikes[c.source].reshape(IMAGES * netlist.steps, -1)
         for _, source, _ in oracles.synapses(c.map):
             wanted[c.target][kind] += int(np.count_nonzero(sends[:, source]))

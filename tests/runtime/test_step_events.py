@@ -9,22 +9,16 @@ import numpy as np
 import oracles
 import pytest
 import sample_networks
+from counted_cases import brings_spikes, case, two_at_a_time
 from netlists import Coding
 
 import lapilli
 from lapilli.compiler.linear import frozen
 from lapilli.compiler.netlist import Netlist
-from lapilli.compiler.neurons import OrGate, SigmaDelta, Source
+from lapilli.compiler.neurons import OrGate, SigmaDelta
 from lapilli.runtime import reference, step_events
 
 IMAGES = 5
-
-
-def case(coding: Coding, seed: int = 3) -> tuple[Netlist, Any, oracles.Result]:
-    rng = np.random.default_rng(seed)
-    netlist = netlists.random_netlist(rng, coding)
-    inputs = netlists.random_inputs(rng, netlist, IMAGES)
-    return netlist, inputs, oracles.simulate(netlist, inputs)
 
 
 def one_by_one(netlist: Netlist, result: oracles.Result, name: str) -> tuple[Any, Any]:
@@ -36,8 +30,7 @@ def one_by_one(netlist: Netlist, result: oracles.Result, name: str) -> tuple[Any
         for step, values in enumerate(sent.reshape(steps, -1).tolist()):
             spikes[image, step] = sum(value != 0 for value in values)
     for c in netlist.into(name):
-        sender = netlist[c.source].neuron
-        if isinstance(sender, Source) and sender.timing != "train":
+        if not brings_spikes(netlist, c):
             continue
         for _, source, _ in oracles.synapses(c.map):
             synops += result.spikes[c.source].reshape(IMAGES, steps, -1)[..., source] != 0
@@ -46,9 +39,8 @@ def one_by_one(netlist: Netlist, result: oracles.Result, name: str) -> tuple[Any
 
 @pytest.mark.parametrize("coding", netlists.ALL_CODINGS)
 def test_equal_to_counting_one_by_one(coding: Coding, monkeypatch: pytest.MonkeyPatch) -> None:
-    netlist, inputs, result = case(coding)
-    monkeypatch.setattr(reference, "IMAGES_PER_BATCH", 2)
-    monkeypatch.setattr(reference, "STEPS_PER_BATCH", 2 * netlist.steps)
+    netlist, inputs, result = case(coding, IMAGES)
+    two_at_a_time(monkeypatch, netlist)
     trace = reference.run(netlist, inputs, record="outputs", step_events=True)
     assert list(trace.step_events) == list(trace.events)
     for name, found in trace.step_events.items():
@@ -72,7 +64,7 @@ def test_equal_to_counting_one_by_one(coding: Coding, monkeypatch: pytest.Monkey
 def test_every_order_of_a_window_occurs_and_is_known() -> None:
     found: dict[str, set[Any]] = {}
     for coding in ("graded", "unary", "unary-last", "sorted or", "sorted or, last", "relays"):
-        netlist, inputs, _ = case(coding)
+        netlist, inputs, _ = case(coding, IMAGES)
         assert netlist.one_pass
         found[coding] = set(step_events.orders(netlist).values())
         events = reference.run(netlist, inputs, step_events=True).step_events
@@ -90,7 +82,7 @@ def test_steps_that_nobody_knows_are_none() -> None:
     assert step_events._order(OrGate(), {"first", "at once"}) == "first"
     assert step_events._order(OrGate(), {"first", "last"}) is None
     assert step_events._order(OrGate(), {"first", None}) is None
-    netlist, inputs, _ = case("unary")
+    netlist, inputs, _ = case("unary", IMAGES)
     one, other = (p for p in netlist.populations[1:3])
     tally = step_events.StepTally(netlist, IMAGES, {})
     tally.unknown(one)
@@ -103,7 +95,7 @@ def test_steps_that_nobody_knows_are_none() -> None:
 
 
 def test_many_images_have_sums_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    netlist, inputs, _ = case("rate")
+    netlist, inputs, _ = case("rate", IMAGES)
     whole = reference.run(netlist, inputs, step_events=True).step_events
     monkeypatch.setattr(step_events, "MOST_ROWS", 1)
     sums = reference.run(netlist, inputs, step_events=True).step_events

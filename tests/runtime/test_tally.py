@@ -10,27 +10,15 @@ import numpy as np
 import oracles
 import pytest
 import sample_networks
+from counted_cases import brings_spikes, case, two_at_a_time
 from netlists import Coding
 
 import lapilli
-from lapilli.compiler.netlist import Connection, Netlist
-from lapilli.compiler.neurons import Source
+from lapilli.compiler.netlist import Netlist
 from lapilli.runtime import reference
 from lapilli.runtime.metrics import ImageEvents, PopulationEvents, Spread, spread, together
 
 IMAGES = 3
-
-
-def case(coding: Coding, seed: int = 3) -> tuple[Netlist, Any, oracles.Result]:
-    rng = np.random.default_rng(seed)
-    netlist = netlists.random_netlist(rng, coding)
-    inputs = netlists.random_inputs(rng, netlist, IMAGES)
-    return netlist, inputs, oracles.simulate(netlist, inputs)
-
-
-def brings_spikes(netlist: Netlist, c: Connection) -> bool:
-    sender = netlist[c.source].neuron
-    return not isinstance(sender, Source) or sender.timing == "train"
 
 
 def one_by_one(netlist: Netlist, result: oracles.Result, name: str) -> dict[str, Any]:
@@ -69,9 +57,8 @@ def driven(netlist: Netlist, result: oracles.Result, name: str) -> int:
 
 @pytest.mark.parametrize("coding", netlists.ALL_CODINGS)
 def test_equal_to_counting_one_by_one(coding: Coding, monkeypatch: pytest.MonkeyPatch) -> None:
-    netlist, inputs, result = case(coding)
-    monkeypatch.setattr(reference, "IMAGES_PER_BATCH", 2)
-    monkeypatch.setattr(reference, "STEPS_PER_BATCH", 2 * netlist.steps)
+    netlist, inputs, result = case(coding, IMAGES)
+    two_at_a_time(monkeypatch, netlist)
     trace = reference.run(netlist, inputs, record="outputs")
     looped = any(c.recurrent for c in netlist.connections)
     told_apart = not looped and not (netlist.one_pass and netlist.steps > 1)
@@ -95,7 +82,7 @@ def test_every_kind_of_event_occurs() -> None:
     """Or the test above would compare zeros."""
     found: dict[str, list[PopulationEvents]] = {}
     for coding in ("graded", "signed", "unary", "train"):
-        netlist, inputs, _ = case(coding)
+        netlist, inputs, _ = case(coding, IMAGES)
         found[coding] = list(reference.run(netlist, inputs).events.values())
     for events in found.values():
         assert sum(e.synops_excitatory or 0 for e in events) > 0
@@ -107,7 +94,7 @@ def test_every_kind_of_event_occurs() -> None:
 
 
 def test_sums_beyond_float32_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    netlist, inputs, _ = case("rate")
+    netlist, inputs, _ = case("rate", IMAGES)
     before = reference.run(netlist, inputs)
     monkeypatch.setattr("lapilli.runtime.tally.FLOAT32_EXACT", 1)
     after = reference.run(netlist, inputs)
