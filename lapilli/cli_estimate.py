@@ -58,7 +58,7 @@ def estimate(
 
             # What can be refused at once is refused before minutes of counting.
             chip = chip_of(artifact, profile)
-            runs = placed_estimate.on_chip(artifact, chip)
+            runs = placed_estimate.fitting(artifact, chip)
         dataset = network_inputs.images(artifact, spec, limit, bar)
         evaluation = reports.evaluate(
             runs,

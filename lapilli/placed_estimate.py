@@ -42,7 +42,8 @@ def estimate(
     if profile is None:
         profile = chip_of(artifact, None if placement is None else placement.profile)
     chip = profile
-    runs = on_chip(artifact, chip)
+    # What can be refused at once is refused before minutes of counting.
+    runs = fitting(artifact, chip) if placement is None else on_chip(artifact, chip)
     if placement is not None:
         _check(artifact, runs, placement, chip)
     trace = lapilli.run(runs, images, record="outputs", progress=progress)

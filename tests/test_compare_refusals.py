@@ -53,6 +53,14 @@ def test_too_many_cores_are_refused_before_anything_is_counted(models: dict[str,
 
     with pytest.raises(NetlistError, match=r"rate\.h5: .*as many cores as the network needs"):
         compare(tight, placed=True)
+    with pytest.raises(NetlistError, match="as many cores as the network needs"):
+        lapilli.estimate(
+            lapilli.load(models["rate"]),
+            test.images,
+            profile=tight,
+            placed=True,
+            progress=lambda done, of: told.append("estimate"),
+        )
     assert told == []
     assert compare(tight, placed=False).front
     assert compare(board, placed=True).front

@@ -59,10 +59,10 @@ def resume(rank: int, port: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
-def once(fabric: Fabric, file: Path) -> tuple[int, int, Tensor]:
-    """Batches that were computed, epochs that there were, weights in the end."""
+def once(fabric: Fabric, file: Path) -> tuple[int, int, dict[str, Tensor]]:
+    """Batches that were computed, epochs that there were, weights and statistics in the end."""
     torch.manual_seed(0)
-    objective = Supervised(nn.Linear(4, 3), "classes")
+    objective = Supervised(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), "classes")
     network = objective.network
     stages = (Stage("train", objective, 2),)
     plan = Plan(objective, stages, evaluated(network), lambda: (network, None))
@@ -71,8 +71,9 @@ def once(fabric: Fabric, file: Path) -> tuple[int, int, Tensor]:
     def count(stage: str, done: int, total: int) -> None:
         counted.append(stage)
 
-    epochs = fit(plan, Training(2, 16), examples(), fabric, checkpoint_file=file, progress=count)
-    return len(counted), len(epochs), network.state_dict()["weight"].clone()
+    training = Training(2, 16, statistics=32)
+    epochs = fit(plan, training, examples(), fabric, checkpoint_file=file, progress=count)
+    return len(counted), len(epochs), {k: v.clone() for k, v in network.state_dict().items()}
 
 
 def examples() -> Examples:

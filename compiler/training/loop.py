@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Sampler
 from lapilli.compiler.errors import InputError
 from lapilli.compiler.training import checkpoint
 from lapilli.compiler.training.augmentation import Augment, draw_seed
+from lapilli.compiler.training.norm_statistics import measured_anew
 from lapilli.compiler.training.objectives import accuracy
 from lapilli.compiler.training.plan import Plan, Stage
 from lapilli.compiler.training.recipe import Training
@@ -160,7 +161,7 @@ class _Runner:
         objective.train()
         whole = stage.epochs * self.batches
         before = sum(s.epochs for s in self.plan.stages[: place.stage]) * self.batches
-        for x, y in self._loader():
+        for x, y in self._loader(place.epoch, place.batch, self.batches):
             done = place.epoch * self.batches + place.batch
             rate = stage.rate * learning_rate(self.training, done / whole)
             for group in optimiser.param_groups:
@@ -190,8 +191,21 @@ class _Runner:
                 self.progress(stage.name, done + 1, whole)
             if time.monotonic() - self.saved > self.training.checkpoint_s:
                 self._save(optimiser)
+        if place.epoch + 1 == stage.epochs and self.training.statistics:
+            self._measure_norms(stage)
         self._end_epoch(stage, time.monotonic() - started)
         self._save(optimiser)
+
+    def _measure_norms(self, stage: Stage) -> None:
+        """On images drawn and augmented as those of one more epoch."""
+        place, training = self.place, self.training
+        batches = min(-(-training.statistics // training.batch), self.batches)
+        objective = stage.objective  # as it is: wrapped, it would take over another process's
+        with measured_anew(objective, self.fabric.all_reduce), self.fabric.autocast():
+            for k, (x, y) in enumerate(self._loader(stage.epochs, 0, batches)):
+                key = (training.seed, place.stage, stage.epochs, k)
+                torch.manual_seed(draw_seed(*key, self.fabric.global_rank))
+                objective(self.examples.prepare(x), y)
 
     def _end_epoch(self, stage: Stage, seconds: float) -> None:
         place = self.place
@@ -210,27 +224,25 @@ class _Runner:
         prepare, device = self.examples.prepare, self.fabric.device
         return self.examples.measure(outputs_of(self.plan, images, prepare, device), labels)
 
-    def _loader(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's share of the rest of the epoch's batches."""
+    def _loader(self, epoch: int, first: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of some of the epoch's batches."""
         place, training, fabric = self.place, self.training, self.fabric
         order = torch.randperm(
             self.count,
-            generator=torch.Generator().manual_seed(
-                draw_seed(training.seed, place.stage, place.epoch)
-            ),
+            generator=torch.Generator().manual_seed(draw_seed(training.seed, place.stage, epoch)),
         )
         batch = min(training.batch, self.count)
         share = batch // fabric.world_size
         mine = [
             order[k * batch + fabric.global_rank * share :][:share].tolist()
-            for k in range(place.batch, self.batches)
+            for k in range(first, end)
         ]
         images, labels = self.examples.images, self.examples.labels
-        epoch = draw_seed(place.stage, place.epoch)
+        drawn = draw_seed(place.stage, epoch)
 
         def collate(numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
             chosen = torch.tensor(numbers)
-            return self.examples.augment(images[chosen], numbers, epoch), labels[chosen]
+            return self.examples.augment(images[chosen], numbers, drawn), labels[chosen]
 
         loader: DataLoader[Any] = DataLoader(
             range(self.count),  # type: ignore[arg-type]

@@ -20,8 +20,9 @@ class Training:
     schedule: from `rate` down to zero along a cosine; or times `drop` at each of `drops`, which are
     shares of the run; or constant. warmup: share of the run in which the rate rises from zero.
     smoothing: of labels. clip_norm: of the gradient, 0 for none. held_out: so many images at the
-    end of the training set are not trained on but measured after every epoch. checkpoint_s: seconds
-    between two checkpoints.
+    end of the training set are not trained on but measured after every epoch. statistics: images
+    on which those of BatchNorm are measured anew at the end of every stage; 0: they stay as the
+    last steps left them. checkpoint_s: seconds between two checkpoints.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -41,6 +42,7 @@ class Training:
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     seed: int = 0
     held_out: int = 0
+    statistics: int = 0
     checkpoint_s: float = 60.0
 
     def __post_init__(self) -> None:
@@ -60,6 +62,7 @@ class Training:
         check_choice("training.precision", self.precision, ("32-true", "bf16-mixed", "16-mixed"))
         check_count("training.seed", self.seed, 0, 2**31 - 1)
         check_count("training.held_out", self.held_out, 0, 10 * MOST)
+        check_count("training.statistics", self.statistics, 0, 10 * MOST)
         check_range("training.checkpoint_s", self.checkpoint_s, 0, 1e6)
 
 

@@ -16,11 +16,13 @@ from typing import Any, ClassVar, cast
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 pytest.importorskip("lightning_fabric", reason="lightning-fabric, of the extra train, is missing")
 
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision.amp import MixedPrecision
+from two_processes import examples as two_images
 from two_processes import resume
 
 from lapilli.compiler.errors import InputError
@@ -116,13 +118,18 @@ def trained(
     return plan.model.state_dict(), epochs
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize(("optimiser", "statistics"), [("sgd", 40), ("adam", 0)])
 @pytest.mark.parametrize("every", [0.0, 1e6])
 def test_a_run_that_is_killed_anywhere_ends_with_the_same_weights(
-    optimiser: Any, every: float, tmp_path: Path
+    optimiser: Any, statistics: int, every: float, tmp_path: Path
 ) -> None:
     training = Training(
-        *(2, BATCH, optimiser, 0.05), warmup=0.2, checkpoint_s=every, clip_norm=1.0, held_out=5
+        *(2, BATCH, optimiser, 0.05),
+        warmup=0.2,
+        checkpoint_s=every,
+        clip_norm=1.0,
+        held_out=5,
+        statistics=statistics,
     )
     whole, epochs = trained(training)
     for stop_after in (1, 3, 4, 5, 8, 9, 13, 16):
@@ -139,6 +146,26 @@ def test_a_run_that_is_killed_anywhere_ends_with_the_same_weights(
         ]
         over, _ = trained(training, file)  # nothing is left to do
         assert all(torch.equal(whole[name], over[name]) for name in whole)
+
+
+@pytest.mark.parametrize("images", [1, 40, 10**6])
+def test_statistics_are_measured_anew_with_the_last_weights(images: int) -> None:
+    """On whole batches, and on no image twice; the weights are what they were without."""
+    training = Training(2, BATCH, statistics=images)
+    before, epochs = trained(replace(training, statistics=0))
+    after, again = trained(training)
+    anew = dict(two_stages().model.named_buffers())
+    assert all(torch.equal(before[name], after[name]) for name in before if name not in anew)
+    assert int(after["network.norm.num_batches_tracked"]) == {1: 1, 40: 3, 10**6: 4}[images]
+    assert [e.loss for e in epochs] == [e.loss for e in again]
+    plan = two_stages()
+    plan.model.load_state_dict(after)
+    data = examples()
+    shown = data.prepare(data.augment(data.images, range(IMAGES), 0))
+    with torch.no_grad():
+        drives = plan.model.network.conv(shown).transpose(0, 1).flatten(1)
+    apart = (after["network.norm.running_mean"] - drives.mean(1)).abs().max()
+    assert apart < {1: 0.05, 40: 0.03, 10**6: 0.01}[images]  # 6 images are left over
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
@@ -352,10 +379,15 @@ def test_only_the_first_process_needs_the_checkpoint(tmp_path: Path) -> None:
     spawn: Any = torch.multiprocessing.spawn
     spawn(resume, (port, str(tmp_path)), nprocs=2)
     assert [f.name for f in tmp_path.glob("checkpoint*")] == ["checkpoint of 0"]
-    for rank in range(2):
-        first, second = torch.load(tmp_path / str(rank), weights_only=True)
+    found = [torch.load(tmp_path / str(rank), weights_only=True) for rank in range(2)]
+    for first, second in found:
         assert first[:2] == (4, 2) and second[:2] == (0, 2)
-        assert torch.equal(first[2], second[2])
+    states = [run[2] for runs in found for run in runs]
+    for name, value in states[0].items():
+        assert all(torch.equal(value, state[name]) for state in states)
+    # Statistics are those of all images, of which each process saw a half, and of these weights.
+    drives = functional.linear(two_images().images, states[0]["0.weight"], states[0]["0.bias"])
+    torch.testing.assert_close(states[0]["1.running_mean"], drives.mean(0))
 
 
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
