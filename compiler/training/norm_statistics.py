@@ -26,7 +26,7 @@ def measured_anew(network: nn.Module, mean: Callable[[Tensor], Any]) -> Iterator
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None
+        norm.momentum = None  # type: ignore[assignment, unused-ignore]  # the plain mean
     try:
         with torch.no_grad():
             yield
