@@ -45,13 +45,11 @@ class Float:
             ) from error
 
 
-def plan_float(
-    network: nn.Module, recipe: Recipe, images: Tensor, teacher: nn.Module | None = None
-) -> Plan:
-    """One stage: the loss of the network's outputs. teacher: of the recipe."""
+def plan_float(network: nn.Module, recipe: Recipe, images: Tensor, *teachers: nn.Module) -> Plan:
+    """One stage: the loss of the network's outputs. teachers: of the recipe."""
     options: Float = recipe.options
     method = options.chosen()
-    objective = objective_of(network, recipe, images[:2], teacher)
+    objective = objective_of(network, recipe, images[:2], teachers)
     return Plan(
         objective,
         (Stage("train", objective, recipe.training.epochs),),

@@ -22,7 +22,7 @@ class Kind:
     """options: dataclass of the recipe's table of that name; plan(network, recipe, calibration
     images as the network takes them, *companions): the stages; companions: further networks that
     the options name, as (package.module:callable, weights or ""); taught: does the plan also take
-    the recipe's `teacher`, as its last companion?"""
+    the recipe's `teacher`, one or several, as its last companions?"""
 
     options: type[Any]
     plan: Callable[..., Plan]
@@ -34,7 +34,7 @@ class Kind:
         own = ((recipe.network, recipe.weights), *self.companions(recipe.options))
         if recipe.teacher is None:
             return own
-        return (*own, (recipe.teacher.network, recipe.teacher.weights))
+        return (*own, *((recipe.teacher.network, file) for file in recipe.teacher.files))
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(

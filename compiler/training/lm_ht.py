@@ -166,14 +166,12 @@ def quantised_network(network: nn.Module, path: Path, images: Tensor) -> nn.Modu
     return made
 
 
-def plan_lm_ht(
-    network: nn.Module, recipe: Recipe, images: Tensor, teacher: nn.Module | None = None
-) -> Plan:
-    """One stage: the loss of the outputs' mean over the steps. teacher: of the recipe."""
+def plan_lm_ht(network: nn.Module, recipe: Recipe, images: Tensor, *teachers: nn.Module) -> Plan:
+    """One stage: the loss of the outputs' mean over the steps. teachers: of the recipe."""
     options: LmHt = recipe.options
     spiking = lm_ht_network(network, options, images)
     check_pools(spiking, images)
-    loss = objective_of(spiking, recipe, images[:2], teacher)
+    loss = objective_of(spiking, recipe, images[:2], teachers)
     objective = PositiveThresholds(loss, list(spiking.layers().values()))
     return Plan(
         objective,

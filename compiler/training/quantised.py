@@ -149,16 +149,16 @@ class Quantised:
 
 
 def plan_quantised(
-    network: nn.Module, recipe: Recipe, images: Tensor, teacher: nn.Module | None = None
+    network: nn.Module, recipe: Recipe, images: Tensor, *teachers: nn.Module
 ) -> Plan:
     """A stage for each precision; the last one is what is compiled.
 
-    images: (N, ...), they choose where thresholds start. teacher: of the recipe. Raises
+    images: (N, ...), they choose where thresholds start. teachers: of the recipe. Raises
     CaptureError as `substituted` does.
     """
     options: Quantised = recipe.options
     made = QuantisedNetwork(network, options, images)
-    objective = made.objective(recipe, teacher)
+    objective = made.objective(recipe, *teachers)
     return Plan(
         objective,
         made.stages(objective, recipe.training.epochs),
@@ -184,9 +184,9 @@ class QuantisedNetwork:
         self.quantisers = parametrised(self.network, options, images)
         self._trained = [p for p in self.network.parameters() if p.requires_grad]
 
-    def objective(self, recipe: Recipe, teacher: nn.Module | None = None) -> PositiveThresholds:
+    def objective(self, recipe: Recipe, *teachers: nn.Module) -> PositiveThresholds:
         """The recipe's loss; thresholds stay positive."""
-        loss = objective_of(self.network, recipe, self._few, teacher)
+        loss = objective_of(self.network, recipe, self._few, teachers)
         return PositiveThresholds(loss, list(self.layers.values()))
 
     def stages(self, objective: PositiveThresholds, epochs: int) -> tuple[Stage, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, final
 
+from lapilli.compiler.errors import InputError
 from lapilli.compiler.passes.options import check_choice, check_count, check_flag, check_range
 
 _STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
@@ -124,19 +125,33 @@ class Lessons:
     """A teacher, whose answers a network learns besides the labels; it does not change.
 
     network: package.module:callable; weights: its checkpoint, "" where the callable loads its own;
-    alpha: share of the loss that is about its answers, at `temperature` (Hinton et al. 2015).
+    several checkpoints are teachers whose scores are averaged. alpha: share of the loss that is
+    about the answers, at `temperature` (Hinton et al. 2015).
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     network: str
-    weights: str = ""
+    weights: str | tuple[str, ...] = ""
     alpha: float = 0.9
     temperature: float = 4.0
 
     def __post_init__(self) -> None:
         check_range("teacher.alpha", self.alpha, 0, 1)
         check_range("teacher.temperature", self.temperature, 1e-3, 1e6)
+        if not self.files:
+            raise InputError(
+                "teacher.weights",
+                "a teacher has a checkpoint, or several",
+                found="an empty list",
+                allowed="one file or more",
+                remedy='Name the files; "" where the callable loads its own weights.',
+            )
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The checkpoint of each teacher."""
+        return (self.weights,) if isinstance(self.weights, str) else self.weights
 
 
 @final

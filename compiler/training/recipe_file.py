@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
@@ -86,7 +86,7 @@ def _refused(
     error: ValidationError, kind: type[Any], where: str, prefix: tuple[str, ...]
 ) -> InputError:
     first: ErrorDetails = error.errors()[0]
-    place = ".".join([*prefix, *(str(part) for part in first["loc"])])
+    place = ".".join([*prefix, *_key(kind, first["loc"])])
     unknown = first["type"] in ("unexpected_keyword_argument", "extra_forbidden")
     known = _keys(kind, [str(part) for part in first["loc"][:-1]])
     if not unknown:
@@ -108,15 +108,32 @@ def _refused(
     )
 
 
+def _key(kind: type[Any], path: Sequence[str | int]) -> list[str]:
+    """The key, and places in its list; not which of several types was tried on the value."""
+    found: list[str] = []
+    table: type[Any] | None = kind
+    for part in path:
+        if table is not None or isinstance(part, int):
+            found.append(str(part))
+        table = None if table is None else _table(table, str(part))
+    return found
+
+
 def _keys(kind: type[Any], path: list[str]) -> list[str]:
     """The keys of the table at `path` inside a dataclass."""
     for part in path:
-        hint = get_type_hints(kind).get(part)
-        tables = [t for t in (hint, *get_args(hint)) if isinstance(t, type) and is_dataclass(t)]
-        if not tables:
+        table = _table(kind, part)
+        if table is None:
             break
-        kind = tables[0]
+        kind = table
     return [f.name for f in fields(kind) if f.name != "options"]
+
+
+def _table(kind: type[Any], key: str) -> type[Any] | None:
+    """The dataclass that is the value of a key, None where the value is no table."""
+    hint = get_type_hints(kind).get(key)
+    found = [t for t in (hint, *get_args(hint)) if isinstance(t, type) and is_dataclass(t)]
+    return found[0] if found else None
 
 
 def _replace(table: dict[str, Any], key: str, value: str) -> None:

@@ -7,6 +7,7 @@ teacher, for students with spikes.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -74,18 +75,35 @@ class Taught(nn.Module):
         return self.alpha * apart + (1 - self.alpha) * self.supervised.of(outputs, y)
 
 
-def objective_of(
-    network: nn.Module, recipe: Recipe, images: Tensor, teacher: nn.Module | None
-) -> Supervised | Taught:
-    """The recipe's loss of the network's outputs; with a teacher, of its answers, too.
+@final
+class Ensemble(nn.Module):
+    """Several networks: x (N, ...) -> the mean of their scores, (N, K, ...).
 
-    images: (N, ...), on which both must give scores of the same shape, else InputError.
+    Its softmax is the geometric mean of theirs, which is one of the two means of Hinton et al.
+    2015, section 5.3.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([network(x) for network in self.networks]).mean(0)
+
+
+def objective_of(
+    network: nn.Module, recipe: Recipe, images: Tensor, teachers: Sequence[nn.Module]
+) -> Supervised | Taught:
+    """The recipe's loss of the network's outputs; with teachers, of their answers, too.
+
+    images: (N, ...), on which all must give scores of the same shape, else InputError.
     """
     loss = Supervised(network, recipe.loss, recipe.training.smoothing)
-    if teacher is None or recipe.teacher is None or recipe.teacher.alpha == 0:
+    if not teachers or recipe.teacher is None or recipe.teacher.alpha == 0:
         return loss
-    check_outputs("teacher.network", network, teacher, images, recipe.loss)
-    frozen = Teacher(teacher, (), images)
+    for teacher in teachers:
+        check_outputs("teacher.network", network, teacher, images, recipe.loss)
+    frozen = Teacher(teachers[0] if len(teachers) == 1 else Ensemble(teachers), (), images)
     return Taught(loss, frozen, recipe.teacher.alpha, recipe.teacher.temperature)
 
 

@@ -39,7 +39,9 @@ def batch() -> tuple[Tensor, Tensor]:
     return torch.rand(12, 1, 8, 8, generator=draws), torch.arange(12) % 5
 
 
-def planned(kind: str, teacher: nn.Module | None, alpha: float = 0.5, **options: Any) -> Plan:
+def planned(
+    kind: str, teacher: nn.Module | None, *more: nn.Module, alpha: float = 0.5, **options: Any
+) -> Plan:
     lessons = None if teacher is None else Lessons("a:b", alpha=alpha, temperature=2.0)
     recipe = Recipe(
         kind,
@@ -48,7 +50,7 @@ def planned(kind: str, teacher: nn.Module | None, alpha: float = 0.5, **options:
         teacher=lessons,
         options=KINDS[kind].options(),
     )
-    companions = [] if teacher is None else [teacher]
+    companions = [] if teacher is None else [teacher, *more]
     return KINDS[kind].plan(network(), recipe, batch()[0], *companions)
 
 
@@ -82,6 +84,25 @@ def test_the_loss_is_alpha_of_the_teachers_answers(kind: str) -> None:
         outputs, y
     )
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", TAUGHT)
+def test_of_several_teachers_the_mean_score_counts(kind: str) -> None:
+    teachers = [network(seed=seed).eval() for seed in (1, 2, 3)]
+    plan = planned(kind, *teachers, alpha=1.0)
+    x, y = batch()
+    with torch.no_grad():
+        plan.model.eval()
+        found = plan.stages[-1].objective.eval()(x, y)
+        wanted = sum(teacher(x) for teacher in teachers) / 3
+        torch.testing.assert_close(found, response_loss(plan.predict(x), wanted, 2.0))
+    one, other = (planned(kind, *teachers[:count]).model.state_dict() for count in (1, 2))
+    assert any(not torch.equal(one[key], other[key]) for key in one if "digest" in key)
+
+
+def test_every_teacher_is_checked() -> None:
+    with pytest.raises(InputError, match="same classes"):
+        planned("quantised", network(seed=1), network(classes=7))
 
 
 @pytest.mark.parametrize("kind", TAUGHT)
@@ -157,6 +178,8 @@ def test_kinds_that_take_none_say_so(kind: str) -> None:
         ({"network": "a:b", "alhpa": 1}, "teacher.alhpa", "Did you mean alpha"),
         ({"network": "a:b", "alpha": 1.5}, "teacher.alpha", "1.5"),
         ({"network": "a:b", "temperature": 0}, "teacher.temperature", "0"),
+        ({"network": "a:b", "weights": []}, "teacher.weights", "an empty list"),
+        ({"network": "a:b", "weights": [1]}, "teacher.weights", "valid string"),
     ],
 )
 def test_faults_are_named(table: dict[str, object], where: str, says: str) -> None:
@@ -189,3 +212,7 @@ def test_a_recipe_with_a_teacher_end_to_end(tmp_path: Path) -> None:
     assert found is not None and found.verification.ok
     alone = training_run.train(replace(recipe, teacher=None), limit=256)
     assert alone is not None and alone.epochs[0].loss != found.epochs[0].loss
+    files = (str(weights), str(weights))
+    same = replace(recipe.teacher, weights=files) if recipe.teacher is not None else None
+    twice = training_run.train(replace(recipe, teacher=same), limit=256)
+    assert twice is not None and twice.epochs[1].loss == found.epochs[1].loss
