@@ -294,6 +294,8 @@ def compare(
     profile: str | Path | Profile | None = None,
     placed: bool = False,
     against: str = "energy",
+    without: Sequence[str] = (),
+    score: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Comparison:
     """Compiled networks side by side on the same images: accuracy, size, energy, time, the front.
@@ -311,6 +313,8 @@ def compare(
         profile=None if profile is None else _profile(profile),
         placed=placed,
         against=against,
+        without=without,
+        score=score,
         progress=progress,
     )
 

@@ -27,6 +27,8 @@ AGAINST = ("energy", "streaming", "dynamic", "latency", "energy-delay", "cores")
     show_default=True,
     help="The Pareto front sets accuracy against this.",
 )
+@cli_options.without()
+@cli_options.score()
 @plot_files.option("Draw accuracy against it, with bands and the front.")
 @cli_options.common
 def compare(
@@ -36,6 +38,8 @@ def compare(
     profile: str | None,
     placed: bool,
     against: str,
+    without: tuple[str, ...],
+    score: str | None,
     plot: Path | None,
     as_json: bool,
 ) -> None:
@@ -43,6 +47,7 @@ def compare(
     from lapilli import compare_networks, data, hardware_profiles, render_compare, reports
 
     # What can be refused at once is refused before images are read.
+    rules = compare_networks.Rules(placed, against, without, score)
     entries = compare_networks.read(model_files)
     chip = None if profile is None else hardware_profiles.load(profile)
     with terminal.bars() as bar:
@@ -53,12 +58,16 @@ def compare(
             entries,
             dataset.images,
             dataset.labels,
-            profile=chip,
-            placed=placed,
-            against=against,
-            progress=terminal.staged(bar),
+            chip,
+            rules,
+            terminal.staged(bar),
         )
-    report = {"data": reports.data_report(dataset), "placed": placed, **found.as_dict()}
+    report = {
+        "data": reports.data_report(dataset),
+        "placed": placed,
+        "without": list(without),
+        **found.as_dict(),
+    }
     if plot is not None:
         from lapilli import compare_plot
 

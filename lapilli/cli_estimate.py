@@ -19,12 +19,7 @@ from lapilli import cli_options, network_inputs, plot_files, terminal
     is_flag=True,
     help="Place it on cores first, with the spikes counted here: packets, hops, chips.",
 )
-@click.option(
-    "--without",
-    metavar="KEY",
-    multiple=True,
-    help="Leave a constant out, such as energy.chip_static_mw; may be given more than once.",
-)
+@cli_options.without()
 @click.option(
     "--neurobench", is_flag=True, help="NeuroBench's metrics, too: every step is run for them."
 )

@@ -61,6 +61,25 @@ def profile(text: str = "another chip than the one compiled for") -> Decorator:
     return click.option("--profile", metavar="NAME|FILE", help=text)
 
 
+def without() -> Decorator:
+    """--without, of constants of the profile."""
+    return click.option(
+        "--without",
+        metavar="KEY",
+        multiple=True,
+        help="Leave a constant out, such as energy.chip_static_mw; may be given more than once.",
+    )
+
+
+def score() -> Decorator:
+    """--score."""
+    return click.option(
+        "--score",
+        metavar="NAME",
+        help="The output to compare with the labels, where several could be.",
+    )
+
+
 def normalisation(mean: str, std: str) -> Decorator:
     """--mean and --std, with these help texts: numbers, empty where they are not given."""
 

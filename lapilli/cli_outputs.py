@@ -35,11 +35,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="With random readouts and inputs: where their numbers begin.",
         ),
-        click.option(
-            "--score",
-            metavar="NAME",
-            help="The output to compare with the labels, where several could be.",
-        ),
+        cli_options.score(),
         click.option(
             "--save-outputs",
             metavar="FILE.npz",

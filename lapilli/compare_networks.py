@@ -64,6 +64,25 @@ class Entry:
 
 
 @final
+@dataclass(frozen=True)
+class Rules:
+    """How all networks are measured.
+
+    placed: put each on cores first, with what the images make it send; against: one of COSTS;
+    without: constants to leave out, as `lapilli.estimate` does; score: the output whose classes
+    are compared with the labels, None where there is only one.
+    """
+
+    placed: bool = False
+    against: str = "energy"
+    without: tuple[str, ...] = ()
+    score: str | None = None
+
+    def __post_init__(self) -> None:
+        check_against(self.against)
+
+
+@final
 @dataclass(frozen=True, eq=False)
 class _Measured:
     """A row, with what it is compared by: classes (N, ...) and draws of its figures.
@@ -85,6 +104,8 @@ def compare(
     profile: Profile | None = None,
     placed: bool = False,
     against: str = "energy",
+    without: Sequence[str] = (),
+    score: str | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Accuracy, size, energy and time of networks on the same images, and their Pareto front.
@@ -92,43 +113,31 @@ def compare(
     models: artifacts or paths of model files; a mapping names them. images: (N, ...) before the
     normalisation that each file remembers. labels: (N,), or (N, H, W) of pixels; without them
     there is no front. profile: the chip of all, None for the one that each was compiled for;
-    placed: put each on cores first, with what these images make it send; against: one of COSTS;
-    progress: called with (stage, done, total).
+    placed, against, without, score: of `Rules`; progress: called with (stage, done, total).
 
     Raises InputError for a network that does not fit the images or labels and for one given twice,
     and what reading, placing and pricing raise, always with the network's name.
     """
-    entries = read(models)
-    return compare_entries(
-        entries,
-        images,
-        labels,
-        profile=profile,
-        placed=placed,
-        against=against,
-        progress=progress,
-    )
+    rules = Rules(placed, against, tuple(without), score)
+    return compare_entries(read(models), images, labels, profile, rules, progress)
 
 
 def compare_entries(
     entries: Sequence[Entry],
     images: Images,
     labels: Labels | None,
-    *,
     profile: Profile | None,
-    placed: bool,
-    against: str,
+    rules: Rules,
     progress: Progress | None,
 ) -> Comparison:
     """`compare`, of networks that were read before there were images."""
-    check_against(against)
     truth = _labels(labels, images)
     priced = [(e, chip_of(e.artifact, profile, f"{e.where}: profile")) for e in entries]
     # What can be refused at once is refused before minutes of counting.
     for entry, chip in priced:
-        _try(entry, images, truth, chip, placed)
-    measured = [_measured(e, images, truth, chip, placed, progress) for e, chip in priced]
-    return _together(measured, len(images), truth, against)
+        _try(entry, images, truth, chip, rules)
+    measured = [_measured(e, images, truth, chip, rules, progress) for e, chip in priced]
+    return _together(measured, len(images), truth, rules)
 
 
 def read(models: Sequence[Model] | Mapping[str, Model]) -> list[Entry]:
@@ -213,21 +222,21 @@ def _of(entry: Entry) -> Iterator[None]:
         ) from error
 
 
-def _try(entry: Entry, images: Images, labels: Labels | None, chip: Profile, placed: bool) -> None:
+def _try(entry: Entry, images: Images, labels: Labels | None, chip: Profile, rules: Rules) -> None:
     """Does it fit on cores? And one image: does it take that, know the classes, have a price?"""
     with _of(entry):
-        runs = placed_estimate.fitting(entry.artifact, chip) if placed else entry.artifact
+        runs = placed_estimate.fitting(entry.artifact, chip) if rules.placed else entry.artifact
         trace = lapilli.run(
             runs, network_inputs.normalised(entry.artifact, images[:1]), record="outputs"
         )
-        lapilli.estimate_events(runs, trace, profile=chip)
+        lapilli.estimate_events(runs, trace, profile=chip, without=rules.without)
         if labels is not None:
-            _check_classes(runs, trace, labels)
+            _check_classes(runs, trace, labels, rules.score)
 
 
-def _check_classes(artifact: Artifact, trace: Trace, labels: Labels) -> None:
+def _check_classes(artifact: Artifact, trace: Trace, labels: Labels, score: str | None) -> None:
     """Raise InputError unless the first image's outputs are of the labels' classes."""
-    found = scores.choose(artifact.outputs, trace.named_outputs, labels[:1])
+    found = scores.choose(artifact.outputs, trace.named_outputs, labels[:1], score)
     if found.classes is None or found.output is None:
         raise _refused(
             "outputs",
@@ -252,7 +261,7 @@ def _measured(
     images: Images,
     labels: Labels | None,
     chip: Profile,
-    placed: bool,
+    rules: Rules,
     progress: Progress | None,
 ) -> _Measured:
     """One run of the network: its classes, its events, and what these cost."""
@@ -264,20 +273,23 @@ def _measured(
     with _of(entry):
         artifact, layout = entry.artifact, None
         prepared = network_inputs.normalised(artifact, images)
-        runs = placed_estimate.on_chip(artifact, chip) if placed else artifact
+        runs = placed_estimate.on_chip(artifact, chip) if rules.placed else artifact
         found = reports.evaluate(
             runs,
             prepared,
             labels=labels,
+            score=None if labels is None else rules.score,
             agreement_images=0,
             progress=partial(told, "counting events"),
         )
-        if placed:
+        if rules.placed:
             layout = placed_estimate.layout_of(
                 artifact, found.events, prepared, chip, progress=told
             )
         counted = Trace("reference", np.zeros(0), {}, {}, events=found.events)
-        estimate = lapilli.estimate_events(runs, counted, profile=chip, layout=layout)
+        estimate = lapilli.estimate_events(
+            runs, counted, profile=chip, without=rules.without, layout=layout
+        )
         row = _row(entry, found.events, estimate)
         accuracy = scores.accuracy(found.predictions, labels)
         pixels = scores.segmentation(found.predictions, labels)
@@ -335,15 +347,15 @@ def _coding(artifact: Artifact) -> str:
 
 
 def _together(
-    measured: list[_Measured], images: int, labels: Labels | None, against: str
+    measured: list[_Measured], images: int, labels: Labels | None, rules: Rules
 ) -> Comparison:
     first = measured[0]
     rows = [first.row, *(replace(m.row, first=_beside(m, first, labels)) for m in measured[1:])]
     right = [row.score for row in rows if row.score is not None]
     on_front: tuple[int, ...] = ()
     if len(right) == len(rows):
-        figure = COSTS[against].figure
-        costs = [row.cost(against).mid for row in rows]
+        figure = COSTS[rules.against].figure
+        costs = [row.cost(rules.against).mid for row in rows]
         on_front = members(costs, right)
         shares: Sequence[float] = [float(index in on_front) for index in range(len(rows))]
         if figure is not None:
@@ -357,8 +369,8 @@ def _together(
     chips: dict[str, list[str]] = {}
     for m in measured:
         chips.setdefault(m.chip, []).append(m.row.name)
-    told = tuple(notes(rows, chips, images, measure, against))
-    return Comparison(images, measure, against, front, tuple(rows), told)
+    told = tuple(notes(rows, chips, images, measure, rules.against, rules.without))
+    return Comparison(images, measure, rules.against, front, tuple(rows), told)
 
 
 def _beside(this: _Measured, first: _Measured, labels: Labels | None) -> Beside:

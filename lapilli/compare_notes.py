@@ -14,8 +14,11 @@ def notes(
     images: int,
     measure: str | None,
     against: str,
+    without: Sequence[str],
 ) -> Iterator[str]:
     """What a reader should know; chips: names of the networks that each one's constants price."""
+    if without:
+        yield f"Left out on request: {', '.join(without)}."
     if measure is None:
         yield "Without labels there is no accuracy, and so no front."
     elif measure == "accuracy":

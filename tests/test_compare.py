@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import search_network
+import torch
 from command_line import Run, model_file
 from rich.console import Console
 from torch import nn
@@ -21,6 +22,7 @@ import lapilli
 from lapilli import compare_report, hardware_profiles, render_compare
 from lapilli.cli_compare import AGAINST
 from lapilli.compare_report import Beside, Compared, Comparison, members
+from lapilli.compiler.errors import InputError
 from lapilli.runtime.uncertainty import Band, band
 
 IMAGES = 60
@@ -294,7 +296,7 @@ def test_the_keys_of_the_json(run: Run, models: dict[str, Path]) -> None:
     given = ("compare", models["graded2"], models["rate"], "--data", "digits", "--limit", IMAGES)
     report: dict[str, Any] = run(*given, "--json").json
     assert set(report) == {
-        *("data", "placed", "images", "measure", "against", "front", "networks", "notes")
+        *("data", "placed", "without", "images", "measure", "against", "front", "networks", "notes")
     }
     assert {f.name for f in fields(Compared)} == ROW_KEYS
     for row in report["networks"]:
@@ -365,6 +367,57 @@ def test_progress_is_told_per_network(models: dict[str, Path]) -> None:
     assert ("rate: counting events", 3, 3) in told
     stages = compare("graded2", placed=True)
     assert len(stages) > 1 and all(stage.startswith("graded2: ") for stage in stages)
+
+
+def test_constants_can_be_left_out_of_all(run: Run, models: dict[str, Path]) -> None:
+    left_out = ("energy.chip_static_mw", "energy.busy_core_mw")
+    images, pair = search_network.images("test", 5).images, [models["graded2"], models["rate"]]
+    found = lapilli.compare(pair, images, without=left_out)
+    for row, path in zip(found.networks, pair, strict=True):
+        alone = lapilli.estimate(lapilli.load(path), images, without=left_out)
+        assert row.single_total_pj == alone.single.total_pj
+        assert (
+            alone.single.total_pj.mid
+            < lapilli.estimate(lapilli.load(path), images).single.total_pj.mid
+        )
+    assert found.notes[0] == f"Left out on request: {', '.join(left_out)}."
+    given = ("compare", *pair, "--data", "digits", "--limit", 5)
+    options = [part for key in left_out for part in ("--without", key)]
+    shown = run(*given, *options, "--json").json
+    assert shown["without"] == list(left_out) and shown["notes"][0] == found.notes[0]
+    wrong = run(*given, "--without", "energy.static")
+    assert wrong.code == 2 and "graded2.h5" in wrong.err and "energy.static" in wrong.err
+
+
+class TwoHeads(nn.Module):
+    """Two answers of ten classes each; of the second, the last class is always the largest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.one, self.two = nn.Linear(64, 12), nn.Linear(12, 10), nn.Linear(12, 10)
+        with torch.no_grad():
+            self.two.bias[9] = 100.0
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        shared = torch.relu(self.body(x.flatten(1)))
+        return {"one": self.one(shared), "two": self.two(shared)}
+
+
+def test_the_output_that_is_scored_can_be_named(run: Run, tmp_path: Path) -> None:
+    test = search_network.images("test", 20)
+    pixels = search_network.images("train", 16).images
+    method = lapilli.methods.Parallel(levels=4)
+    path = tmp_path / "two.h5"
+    lapilli.compile(TwoHeads().eval(), calibration=pixels, method=method).save(path)
+    with pytest.raises(InputError, match="classes like the labels"):
+        lapilli.compare([path], test.images, test.labels)
+    (row,) = lapilli.compare([path], test.images, test.labels, score="two").networks
+    assert row.correct == int((test.labels == 9).sum()) > 0
+    given = ("compare", path, "--data", "digits", "--limit", 20)
+    assert run(*given, "--score", "two", "--json").json["networks"][0]["correct"] == row.correct
+    wrong = run(*given, "--score", "three")
+    assert wrong.code == 2 and "one, two" in wrong.err
+    assert lapilli.compare([path], test.images, score="two").front == ()
 
 
 def test_maps_are_scored_by_pixels() -> None:
