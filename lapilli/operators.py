@@ -32,6 +32,7 @@ PLACES: Mapping[str, str] = {
     "netx": "netx",
     "nir": "NIR",
     "loihi": "Loihi JSON",
+    "sanafe": "SANA-FE",
 }
 """Key of the support -> backend or format, for people."""
 

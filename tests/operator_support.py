@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import capturing
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from capturing import Net
@@ -183,12 +184,13 @@ def support(family: Family, variant: str) -> dict[str, Any]:
     found = compiled_support(artifact)
     found["stock"] = _refusal(artifacts[PROFILES["stock"]], _on_stock)
     with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder, "images.npz")
+        np.savez(images, images=capturing.images(*IMAGE, count=1, seed=4))
         for name, write in FORMATS.items():
-            if name in USES_DATA:  # one image goes with it, which no table of operators holds
-                continue
             made = artifacts[PROFILES.get(name, "loihi2")]
+            wishes = Wishes(None, f"npz:{images}" if name in USES_DATA else None, 0)
             path = Path(folder, f"a.{name}")
-            found[name] = _refusal(made, partial(write, path=path, wishes=Wishes(None, None, 0)))
+            found[name] = _refusal(made, partial(write, path=path, wishes=wishes))
     return found
 
 
