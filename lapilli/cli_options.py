@@ -1,7 +1,4 @@
-"""Options that several commands share; files to write, refused before the work that fills them.
-
-A function here returns a decorator, but for `common`, which is one.
-"""
+"""Options that several commands share; files to write, refused before the work that fills them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Sampler
 from lapilli.compiler.errors import InputError
 from lapilli.compiler.training import checkpoint
 from lapilli.compiler.training.augmentation import Augment, draw_seed
-from lapilli.compiler.training.norm_statistics import measured_anew
+from lapilli.compiler.training.norm_statistics import following, measured_anew
 from lapilli.compiler.training.objectives import accuracy
 from lapilli.compiler.training.plan import Plan, Stage
 from lapilli.compiler.training.recipe import Training
@@ -197,11 +197,14 @@ class _Runner:
         self._save(optimiser)
 
     def _measure_norms(self, stage: Stage) -> None:
-        """On images drawn and augmented as those of one more epoch."""
+        """On images drawn and augmented as those of one more epoch; nothing where none follow."""
         place, training = self.place, self.training
+        norms = following(stage.objective)
+        if not norms:  # an objective may count the images that it sees
+            return
         batches = min(-(-training.statistics // training.batch), self.batches)
         objective = stage.objective  # as it is: wrapped, it would take over another process's
-        with measured_anew(objective, self.fabric.all_reduce), self.fabric.autocast():
+        with measured_anew(norms, self.fabric.all_reduce), self.fabric.autocast():
             for k, (x, y) in enumerate(self._loader(stage.epochs, 0, batches)):
                 key = (training.seed, place.stage, stage.epochs, k)
                 torch.manual_seed(draw_seed(*key, self.fabric.global_rank))

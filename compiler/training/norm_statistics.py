@@ -1,13 +1,13 @@
 """Means and variances of BatchNorm, measured with the weights that training ends with.
 
 While weights change, BatchNorm follows the batches by a moving average, which at the end rests on
-the last few of them and on weights that are gone. Rounded activations pass such errors on. Source:
-Wu and Johnson 2021 ("Rethinking 'Batch' in BatchNorm", section 3: PreciseBN).
+the last few of them and on weights that are gone. Source: Wu and Johnson 2021 ("Rethinking 'Batch'
+in BatchNorm": PreciseBN).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,13 +16,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-@contextmanager
-def measured_anew(network: nn.Module, mean: Callable[[Tensor], Any]) -> Iterator[None]:
-    """The plain mean over the batches that pass within, in training mode, without gradients.
+def following(network: nn.Module) -> list[_BatchNorm]:
+    """Its normalisations whose statistics follow the batches: those in training mode."""
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    return [norm for norm in norms if norm.training and norm.track_running_stats]
 
-    mean: over all processes. Normalisations in evaluation mode keep what they have.
+
+@contextmanager
+def measured_anew(norms: Sequence[_BatchNorm], mean: Callable[[Tensor], Any]) -> Iterator[None]:
+    """The plain mean over the batches that pass within, without gradients.
+
+    mean: over all processes.
     """
-    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and _follows(m)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -37,7 +42,3 @@ def measured_anew(network: nn.Module, mean: Callable[[Tensor], Any]) -> Iterator
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-
-
-def _follows(norm: _BatchNorm) -> bool:
-    return norm.training and norm.track_running_stats

@@ -79,8 +79,8 @@ class Taught(nn.Module):
 class Ensemble(nn.Module):
     """Several networks: x (N, ...) -> the mean of their scores, (N, K, ...).
 
-    Its softmax is the geometric mean of theirs, which is one of the two means of Hinton et al.
-    2015, section 5.3.
+    Its softmax is the geometric mean of theirs, normalised: one of the two means of Hinton et al.
+    2015, section 1.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:

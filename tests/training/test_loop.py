@@ -168,6 +168,34 @@ def test_statistics_are_measured_anew_with_the_last_weights(images: int) -> None
     assert apart < {1: 0.05, 40: 0.03, 10**6: 0.01}[images]  # 6 images are left over
 
 
+def test_where_no_statistics_follow_no_image_is_seen_for_them() -> None:
+    """Objectives may count what they see, as those do that choose between two networks."""
+
+    class Counting(Supervised):
+        seen = 0
+
+        def train(self, mode: bool = True) -> Counting:
+            return super().train(False)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            self.seen += len(x)
+            return super().forward(x, y)
+
+    objective = Counting(TwoLayers(), "classes")
+    before = {name: value.clone() for name, value in objective.named_buffers()}
+    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric.launch()
+    plan = Plan(
+        objective,
+        (Stage("all", objective, 1),),
+        evaluated(objective.network),
+        lambda: (objective.network, None),
+    )
+    fit(plan, Training(1, BATCH, statistics=40), examples(), fabric)
+    assert objective.seen == 4 * BATCH
+    assert all(torch.equal(before[name], value) for name, value in objective.named_buffers())
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_mixed_precision_resumes_bit_for_bit(precision: Any, tmp_path: Path) -> None:
     """The scale of the loss included, which in float16 moves with what overflowed so far.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lapilli.compiler.training.norm_statistics import measured_anew
+from lapilli.compiler.training.norm_statistics import following, measured_anew
 
 
 def network() -> nn.Sequential:
@@ -37,7 +37,7 @@ def by_hand(layers: nn.Sequential, parts: Sequence[Tensor]) -> tuple[Tensor, Ten
 @pytest.mark.parametrize("count", [1, 5])
 def test_statistics_are_the_mean_over_all_batches(count: int) -> None:
     layers, parts = network(), batches(count)
-    with measured_anew(layers, same):
+    with measured_anew(following(layers), same):
         for part in parts:
             layers(part)
     mean, spread = by_hand(layers, parts)
@@ -48,7 +48,7 @@ def test_statistics_are_the_mean_over_all_batches(count: int) -> None:
 
 def test_the_mean_over_processes_is_taken_of_every_statistic() -> None:
     layers, parts = network(), batches(2)
-    with measured_anew(layers, lambda measured: 2 * measured):
+    with measured_anew(following(layers), lambda measured: 2 * measured):
         for part in parts:
             layers(part)
     mean, spread = by_hand(layers, parts)
@@ -61,13 +61,13 @@ def test_what_does_not_follow_batches_is_left_alone() -> None:
     layers[1].eval()
     layers[3] = nn.BatchNorm2d(3, track_running_stats=False)
     before = layers[1].running_mean.clone()
-    with measured_anew(layers, same):
+    with measured_anew(following(layers), same):
         assert not layers(batches(1)[0]).requires_grad
     assert torch.equal(layers[1].running_mean, before) and layers[3].running_mean is None
 
 
 def test_an_interruption_leaves_the_momentum() -> None:
     layers = network()
-    with pytest.raises(KeyboardInterrupt), measured_anew(layers, same):
+    with pytest.raises(KeyboardInterrupt), measured_anew(following(layers), same):
         raise KeyboardInterrupt
     assert layers[1].momentum == layers[3].momentum == 0.1 and torch.is_grad_enabled()
