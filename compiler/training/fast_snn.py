@@ -144,11 +144,11 @@ class TunedNetwork(nn.Module):
         """Tune the layer at `place`; keep that or not. share: of the recipe's rate."""
         tune = _Nearer(self.ann, self.spiking, place)
         begin = partial(self._train_only, place)
-        found = [Stage(f"tune {place}", tune, self.options.epochs, share, begin)]
+        found = [Stage(f"tune {place}", tune, self.options.epochs, share, begin=begin)]
         if self.kept is not None:
             judge = _Judge(self.spiking, self.kept, self.loss, self.scores)
             begin = partial(self._train_only, None)
-            found.append(Stage(f"judge {place}", judge, 1, 0.0, begin, judge.decide))
+            found.append(Stage(f"judge {place}", judge, 1, 0.0, begin=begin, end=judge.decide))
         return found
 
     def _train_only(self, place: str | None) -> None:

@@ -16,7 +16,8 @@ MOST = 1_000_000
 @final
 @dataclass(frozen=True)
 class Training:
-    """The loop. batch: images of all devices together; rate: the highest learning rate.
+    """The loop. batch: images of all devices together; rate: the highest learning rate;
+    momentum: of sgd and muon.
 
     schedule: from `rate` down to zero along a cosine; or times `drop` at each of `drops`, which are
     shares of the run; or constant. warmup: share of the run in which the rate rises from zero.
@@ -30,7 +31,7 @@ class Training:
 
     epochs: int = 10
     batch: int = 128
-    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimiser: Literal["sgd", "adam", "adamw", "muon"] = "sgd"
     rate: float = 0.05
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -52,7 +53,7 @@ class Training:
         check_range("training.rate", self.rate, 0, 1e3)
         check_range("training.momentum", self.momentum, 0, 1)
         check_range("training.weight_decay", self.weight_decay, 0, 1)
-        check_choice("training.optimiser", self.optimiser, ("sgd", "adam", "adamw"))
+        check_choice("training.optimiser", self.optimiser, ("sgd", "adam", "adamw", "muon"))
         check_choice("training.schedule", self.schedule, ("cosine", "step", "constant"))
         check_range("training.warmup", self.warmup, 0, 0.9)
         for share in self.drops:

@@ -59,6 +59,14 @@ def recipe_of(table: Mapping[str, Any], where: str) -> Recipe:
             remedy=f"Did you mean {close[0]}?" if close else "Choose one of these.",
         )
     own = given.pop(kind, {})
+    if others := [name for name in KINDS if name in given]:
+        raise InputError(
+            f"{where}: {others[0]}",
+            "a recipe has the options of its own kind",
+            found=f"kind {kind}, and the table [{others[0]}]",
+            allowed=f"[{kind}], or none",
+            remedy=f"Remove the table, or choose the kind {others[0]}.",
+        )
     options = _validated(KINDS[kind].options, own, where, (kind,))
     recipe: Recipe = _validated(Recipe, given, where, ())
     if recipe.teacher is not None and not KINDS[kind].taught:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
+from lapilli.compiler.training.muon import Muon
 from lapilli.compiler.training.plan import Stage
 from lapilli.compiler.training.recipe import Training
 from lapilli.compiler.training.spiking_layers import SpikingLayer
@@ -37,14 +39,17 @@ def optimiser_of(training: Training, stage: Stage) -> torch.optim.Optimizer:
     decaying = [p for p in trained if p.ndim > 1 and id(p) not in own]
     others = [p for p in trained if p.ndim <= 1 or id(p) in own]
     decay = training.weight_decay if stage.weight_decay is None else stage.weight_decay
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": decaying, "weight_decay": decay},
         {"params": others, "weight_decay": 0.0},
     ]
+    start, momentum = training.rate * stage.rate, training.momentum
+    if training.optimiser == "muon":
+        groups[0]["orthogonal"] = True
     groups = [group for group in groups if group["params"]]
-    start = training.rate * stage.rate
     if training.optimiser == "sgd":
-        nesterov = training.momentum > 0
-        return torch.optim.SGD(groups, lr=start, momentum=training.momentum, nesterov=nesterov)
+        return torch.optim.SGD(groups, lr=start, momentum=momentum, nesterov=momentum > 0)
+    if training.optimiser == "muon":
+        return Muon(groups, lr=start, momentum=momentum)
     kind = torch.optim.Adam if training.optimiser == "adam" else torch.optim.AdamW
     return kind(groups, lr=start)

@@ -84,8 +84,12 @@ def two_stages() -> Plan:
         with torch.no_grad():
             network.linear.weight.mul_(2)
 
+    def push(done: float, drawn: int) -> None:
+        with torch.no_grad():
+            network.conv.bias.add_(1e-3 * done * (drawn % 7))
+
     stages = (
-        Stage("all", objective, 2, end=double),
+        Stage("all", objective, 2, each=push, end=double),
         Stage("last", objective, 2, rate=0.5, begin=only_last),
     )
     return Plan(objective, stages, evaluated(network), lambda: (network.eval(), None))
@@ -118,7 +122,7 @@ def trained(
     return plan.model.state_dict(), epochs
 
 
-@pytest.mark.parametrize(("optimiser", "statistics"), [("sgd", 40), ("adam", 0)])
+@pytest.mark.parametrize(("optimiser", "statistics"), [("sgd", 40), ("adam", 0), ("muon", 0)])
 @pytest.mark.parametrize("every", [0.0, 1e6])
 def test_a_run_that_is_killed_anywhere_ends_with_the_same_weights(
     optimiser: Any, statistics: int, every: float, tmp_path: Path
@@ -166,6 +170,25 @@ def test_statistics_are_measured_anew_with_the_last_weights(images: int) -> None
         drives = plan.model.network.conv(shown).transpose(0, 1).flatten(1)
     apart = (after["network.norm.running_mean"] - drives.mean(1)).abs().max()
     assert apart < {1: 0.05, 40: 0.03, 10**6: 0.01}[images]  # 6 images are left over
+
+
+def test_stages_are_told_how_far_they_are() -> None:
+    """Before every batch, and that they are over before statistics are measured."""
+    told: list[tuple[str, float, int]] = []
+    plan = two_stages()
+    stages = tuple(
+        replace(s, each=lambda done, drawn, s=s: told.append((s.name, done, drawn)))
+        for s in plan.stages
+    )
+    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric.launch()
+    training = Training(2, BATCH, statistics=40)
+    fit(replace(plan, stages=stages), training, examples(), fabric)
+    shares = [k / 8 for k in range(8)] + [1.0]
+    assert [(name, done) for name, done, _ in told] == [
+        (name, done) for name in ("all", "last") for done in shares
+    ]
+    assert len({drawn for _, done, drawn in told if done < 1}) == 16
 
 
 def test_where_no_statistics_follow_no_image_is_seen_for_them() -> None:
@@ -418,9 +441,28 @@ def test_only_the_first_process_needs_the_checkpoint(tmp_path: Path) -> None:
     torch.testing.assert_close(states[0]["1.running_mean"], drives.mean(0))
 
 
-def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+QUANTISED = """
+kind = "quantised"
+network = "training_runs:steady"
+data = "digits"
+
+[training]
+batch = 64
+optimiser = "muon"
+rate = 0.005
+statistics = 128
+
+[quantised]
+levels = 3
+unrounded = 1.0
+"""
+
+
+@pytest.mark.parametrize("recipe", ["digits", "quantised.toml"])
+def test_two_processes_train_as_one_does(recipe: str, tmp_path: Path) -> None:
     """torchrun, two CPU processes over gloo; the same batch for both together."""
-    arguments = ("digits", *SHORT, *NETWORK, "--set", "network=training_runs:steady")
+    (tmp_path / "quantised.toml").write_text(QUANTISED, "utf-8")
+    arguments = (recipe, *SHORT, *NETWORK, "--set", "network=training_runs:steady")
     alone = json.loads(finished(run_cli(tmp_path, *arguments, "-o", tmp_path / "one.h5")))
     launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     both = run_cli(tmp_path, *arguments, "-o", tmp_path / "two.h5", launch=launch)

@@ -213,3 +213,66 @@ def test_the_netlist_is_the_quantised_network(method: str) -> None:
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Quantised(**options)
+
+
+def test_a_share_stays_unrounded_and_falls_to_none() -> None:
+    """In the same places of every image; in evaluation everything is rounded."""
+    plan = planned(levels=3, unrounded=0.5, per_channel=True)
+    (stage,), found = plan.stages, layers(plan)
+    x = torch.rand(50, 4, 8, 8, generator=torch.Generator().manual_seed(2)) * 1.5 - 0.25
+    stage.begin()
+    plan.model.train()
+    with torch.no_grad():
+        for layer in found:
+            layer.threshold.fill_(1.0)
+    shares = []
+    for done in (0.0, 0.25, 1.0):
+        stage.each(done, 5)
+        for layer in found:
+            top = layer.threshold.detach().reshape(-1, 1, 1)
+            clipped, y = torch.minimum(x.clamp(min=0), top), layer(x).detach()
+            plain = layer.eval()(x).detach()
+            layer.train()
+            kept = (y != plain).any(0)
+            torch.testing.assert_close(y[:, kept], clipped[:, kept])
+            assert torch.equal(y[:, ~kept], plain[:, ~kept])
+            shares.append(float(kept.float().mean()))
+    assert np.allclose(shares[: len(found)], 0.5, atol=0.12)
+    assert np.allclose(shares[len(found) : -len(found)], 0.375, atol=0.12)
+    assert shares[-len(found) :] == [0.0] * len(found)
+
+
+def test_what_stays_unrounded_is_drawn_for_each_batch_and_layer() -> None:
+    plan = planned(levels=3, unrounded=0.5)
+    (stage,), found = plan.stages, layers(plan)
+    x = torch.rand(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    plan.model.train()
+    with torch.no_grad():
+        for layer in found:
+            layer.threshold.fill_(1.0)
+
+    def drawn(seed: int) -> list[Tensor]:
+        stage.each(0.0, seed)
+        return [layer(x).detach() for layer in found]
+
+    once, again, other = drawn(5), drawn(5), drawn(6)
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(once, other, strict=True))
+    assert not torch.equal(once[0], once[1])
+
+
+def test_gradients_are_the_same_where_nothing_is_rounded() -> None:
+    """Of the drive; the threshold's own is that of a clip at the threshold."""
+    layer = QCFS(4, 1.0)
+    layer.unrounded, layer.seed = 1.0, 3
+    x = torch.tensor([[-0.4, 0.1, 0.6, 0.99, 1.3]], requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None and layer.threshold.grad is not None
+    assert x.grad.tolist() == [[0.0, 1.0, 1.0, 1.0, 0.0]]
+    assert float(layer.threshold.grad) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_is_between_none_and_all(share: float) -> None:
+    with pytest.raises(InputError, match=r"quantised\.unrounded"):
+        Quantised(unrounded=share)

@@ -53,6 +53,7 @@ def test_values_are_replaced(tmp_path: Path) -> None:
         ({"training": {"epochs": "3"}}, "training.epochs", "valid integer"),
         ({"training": {"epochs": 2.5}}, "training.epochs", "valid integer"),
         ({"training": {"optimiser": "sdg"}}, "training.optimiser", "sgd"),
+        ({"fast-snn": {}}, "fast-snn", "choose the kind fast-snn"),
         ({"training": 5}, "training", "correct"),
         ({"augmentation": {"flip": 1}}, "augmentation.flip", "valid boolean"),
         ({"float": {"methods": "x"}}, "float.methods", "Did you mean method"),
