@@ -144,9 +144,9 @@ USES_DATA = ("sanafe",)
 )
 @cli_options.output("the file to write")
 @cli_options.profile()
-@cli_options.data(text="sanafe, images", required=False)
+@cli_options.data(text="for sanafe, images one of which is written along", required=False)
 @click.option(
-    "--image", metavar="N", type=click.IntRange(min=0), help="sanafe: which of them, from 0 on."
+    "--image", metavar="N", type=click.IntRange(min=0), help="For sanafe: which of them, from 0 on."
 )
 @cli_options.common
 def export(

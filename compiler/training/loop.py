@@ -166,9 +166,12 @@ class _Runner:
             rate = stage.rate * learning_rate(self.training, done / whole)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            key = (self.training.seed, place.stage, place.epoch, place.batch)
-            torch.manual_seed(draw_seed(*key, self.fabric.global_rank))
-            stage.each(done / whole, draw_seed(*key))
+            torch.manual_seed(
+                draw_seed(
+                    *(self.training.seed, place.stage, place.epoch, place.batch),
+                    self.fabric.global_rank,
+                )
+            )
             loss = objective(self.examples.prepare(x), y)
             self.fabric.backward(loss)
             if self.training.clip_norm:
@@ -199,7 +202,6 @@ class _Runner:
         norms = following(stage.objective)
         if not norms:  # an objective may count the images that it sees
             return
-        stage.each(1.0, 0)
         batches = min(-(-training.statistics // training.batch), self.batches)
         objective = stage.objective  # as it is: wrapped, it would take over another process's
         with measured_anew(norms, self.fabric.all_reduce), self.fabric.autocast():

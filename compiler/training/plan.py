@@ -16,10 +16,6 @@ def _nothing() -> None:
     pass
 
 
-def _no_batch(done: float, drawn: int) -> None:
-    pass
-
-
 @final
 @dataclass(frozen=True, eq=False)
 class Stage:
@@ -30,9 +26,8 @@ class Stage:
     mode, a teacher for example, overrides that. rate: factor of the recipe's; weight_decay: instead
     of the recipe's, None for that one. begin: called before the first batch, and again where a run
     is resumed in this stage, before its state is read: it sets what no tensor says (bits, which
-    parameters need gradients), and tensors if it likes, but adds and removes none. each: before
-    every batch, with the share of the stage that is done and a seed of the batch's own, the same in
-    every process; with 1 before normalisations are measured. end: after the last batch.
+    parameters need gradients), and tensors if it likes, but adds and removes none. end: after the
+    last batch.
     """
 
     name: str
@@ -40,7 +35,6 @@ class Stage:
     epochs: int
     rate: float = 1.0
     begin: Callable[[], None] = field(default=_nothing)
-    each: Callable[[float, int], None] = field(default=_no_batch)
     end: Callable[[], None] = field(default=_nothing)
     weight_decay: float | None = None
 

@@ -6,7 +6,6 @@ levels becomes, with the same L, a spiking one that computes the same.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import final
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from lapilli.compiler.activations import evaluate_qcfs
 from lapilli.compiler.errors import InputError
-from lapilli.compiler.training.straight_through import floor, partly_rounded
+from lapilli.compiler.training.straight_through import floor
 
 
 @final
@@ -23,8 +22,6 @@ class QCFS(nn.Module):
 
     threshold: positive, one for all or one per channel (C,) of what comes, (N, C, ...); it is
     learned, as the paper's lambda. Gradients pass the floor as if it were not there.
-    unrounded: share of the elements that training leaves as they are between 0 and the threshold,
-    in the same places of every image, which `seed` chooses.
     Raises InputError for levels or thresholds that are not positive.
     """
 
@@ -41,17 +38,12 @@ class QCFS(nn.Module):
             )
         self.levels = levels
         self.threshold = nn.Parameter(start)
-        self.unrounded, self.seed = 0.0, 0
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, ...) of any shape."""
         channels = (-1, *(1,) * (x.ndim - 2)) if self.threshold.ndim else ()
         wide = self.threshold.reshape(channels)
-        if not (self.training and self.unrounded):
-            return evaluate_qcfs(x, wide, self.levels, floor)
-        generator = torch.Generator().manual_seed(self.seed)  # on the CPU: the same on any device
-        kept = torch.rand(1, *x.shape[1:], generator=generator).to(x.device) < self.unrounded
-        return evaluate_qcfs(x, wide, self.levels, partial(partly_rounded, kept=kept))
+        return evaluate_qcfs(x, wide, self.levels, floor)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}"

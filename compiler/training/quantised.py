@@ -20,7 +20,6 @@ from lapilli.compiler.errors import InputError
 from lapilli.compiler.passes import METHODS
 from lapilli.compiler.passes.mixed_levels import MOST_LEVELS
 from lapilli.compiler.passes.options import check_choice, check_count, check_flag, check_range
-from lapilli.compiler.training.augmentation import draw_seed
 from lapilli.compiler.training.plan import Plan, Stage, evaluated
 from lapilli.compiler.training.qcfs import QCFS
 from lapilli.compiler.training.recipe import MOST, Recipe
@@ -62,9 +61,6 @@ class Quantised:
     threshold: the start;
     "calibrated": of least squared rounding error on the calibration images; a network with QCFS
     layers brings its own. per_channel: a threshold for each channel; learn: are they trained?
-    unrounded: share of every activation that a batch leaves unrounded, at random, at the start of
-    a stage; it falls in a line to none at the end. QDrop, which does so in calibration, keeps half
-    (Wei et al., ICLR 2022).
     method: how the network is compiled; settings: that method's other options.
     """
 
@@ -81,7 +77,6 @@ class Quantised:
     threshold: float | Literal["calibrated"] = "calibrated"
     per_channel: bool = False
     learn: bool = True
-    unrounded: float = 0.0
     method: str = "parallel"
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -104,7 +99,6 @@ class Quantised:
             check_range("quantised.threshold", self.threshold, 1e-6, 1e6)
         check_flag("quantised.per_channel", self.per_channel)
         check_flag("quantised.learn", self.learn)
-        check_range("quantised.unrounded", self.unrounded, 0, 1)
         check_choice("quantised.method", self.method, METHODS_OF_LEVELS)
         self.chosen()
 
@@ -201,7 +195,6 @@ class QuantisedNetwork:
             Stage(
                 *(name, objective, some),
                 begin=partial(self.set_precision, levels, bits),
-                each=self.leave_unrounded,
                 end=objective.lift,
                 weight_decay=decay,
             )
@@ -216,12 +209,6 @@ class QuantisedNetwork:
             layer.levels = levels
             layer.threshold.requires_grad_(self.options.learn)
         set_weight_bits(self.quantisers, bits, self.options.first_last_bits)
-
-    def leave_unrounded(self, done: float, drawn: int) -> None:
-        """What the options leave when the share `done` of a stage is over; drawn: the batch's."""
-        for k, layer in enumerate(self.layers.values()):
-            layer.unrounded = self.options.unrounded * (1 - done)
-            layer.seed = draw_seed(drawn, k)
 
     def finished(self) -> nn.Module:
         """In evaluation mode, with rounded weights as plain parameters."""

@@ -13,11 +13,6 @@ def floor(x: Tensor) -> Tensor:
     return cast("Tensor", _Floor.apply(x))  # type: ignore[no-untyped-call]
 
 
-def partly_rounded(x: Tensor, kept: Tensor) -> Tensor:
-    """floor(x), but where `kept` x - 1/2, of which floor(x) is the rounded value; gradient 1."""
-    return cast("Tensor", _PartlyRounded.apply(x, kept))  # type: ignore[no-untyped-call]
-
-
 def thresholds_passed(u: Tensor, levels: int) -> Tensor:
     """clip(floor(u), 0, levels); gradient 1 for 1/2 <= u <= levels + 1/2, else 0.
 
@@ -44,16 +39,6 @@ class _Floor(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient
-
-
-class _PartlyRounded(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, kept: Tensor) -> Tensor:
-        return torch.where(kept, x - 0.5, x.floor())
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
 
 
 class _Passed(torch.autograd.Function):

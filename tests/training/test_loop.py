@@ -84,12 +84,8 @@ def two_stages() -> Plan:
         with torch.no_grad():
             network.linear.weight.mul_(2)
 
-    def push(done: float, drawn: int) -> None:
-        with torch.no_grad():
-            network.conv.bias.add_(1e-3 * done * (drawn % 7))
-
     stages = (
-        Stage("all", objective, 2, each=push, end=double),
+        Stage("all", objective, 2, end=double),
         Stage("last", objective, 2, rate=0.5, begin=only_last),
     )
     return Plan(objective, stages, evaluated(network), lambda: (network.eval(), None))
@@ -170,25 +166,6 @@ def test_statistics_are_measured_anew_with_the_last_weights(images: int) -> None
         drives = plan.model.network.conv(shown).transpose(0, 1).flatten(1)
     apart = (after["network.norm.running_mean"] - drives.mean(1)).abs().max()
     assert apart < {1: 0.05, 40: 0.03, 10**6: 0.01}[images]  # 6 images are left over
-
-
-def test_stages_are_told_how_far_they_are() -> None:
-    """Before every batch, and that they are over before statistics are measured."""
-    told: list[tuple[str, float, int]] = []
-    plan = two_stages()
-    stages = tuple(
-        replace(s, each=lambda done, drawn, s=s: told.append((s.name, done, drawn)))
-        for s in plan.stages
-    )
-    fabric = Fabric(accelerator="cpu", devices=1)
-    fabric.launch()
-    training = Training(2, BATCH, statistics=40)
-    fit(replace(plan, stages=stages), training, examples(), fabric)
-    shares = [k / 8 for k in range(8)] + [1.0]
-    assert [(name, done) for name, done, _ in told] == [
-        (name, done) for name in ("all", "last") for done in shares
-    ]
-    assert len({drawn for _, done, drawn in told if done < 1}) == 16
 
 
 def test_where_no_statistics_follow_no_image_is_seen_for_them() -> None:
@@ -454,7 +431,6 @@ statistics = 128
 
 [quantised]
 levels = 3
-unrounded = 1.0
 """
 
 
