@@ -103,6 +103,8 @@ def _run_for_ever() -> None:
         if done > 10:
             print("running", flush=True)
 
+    # What a shell starts in the background ignores it, and so does all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     inputs = np.zeros((100_000, 3), np.int64)
     lava.run(small_netlist(), inputs, progress=progress)
 
