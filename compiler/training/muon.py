@@ -1,8 +1,7 @@
 """Muon: stochastic gradient descent whose steps of weight matrices are orthogonal.
 
-Source: Jordan 2024 (kellerjordan.github.io/posts/muon). Libraries pair it with AdamW for what is no
-matrix; with SGD, which trains thresholds and normalisations here, it came nearer to the teacher
-(docs/decisions/0025-muon.md).
+Source: Jordan 2024 (kellerjordan.github.io/posts/muon). What is no matrix takes steps of SGD, where
+libraries take AdamW's: docs/decisions/0025-muon.md says why.
 """
 
 from __future__ import annotations
