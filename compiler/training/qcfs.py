@@ -11,9 +11,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from lapilli.compiler.activations import evaluate_qcfs
 from lapilli.compiler.errors import InputError
-from lapilli.compiler.training.straight_through import floor
+from lapilli.compiler.training.straight_through import qcfs
 
 
 @final
@@ -42,8 +41,7 @@ class QCFS(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, ...) of any shape."""
         channels = (-1, *(1,) * (x.ndim - 2)) if self.threshold.ndim else ()
-        wide = self.threshold.reshape(channels)
-        return evaluate_qcfs(x, wide, self.levels, floor)
+        return qcfs(x, self.threshold.reshape(channels), self.levels)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}"

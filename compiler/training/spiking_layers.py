@@ -264,21 +264,28 @@ class MultiThreshold(SpikingLayer):
     def run(self, x: Tensor, threshold: Tensor) -> Tensor:
         omega, kept, one = self.omega(), self.kept(), threshold / self.levels
         if omega is not None:
-            x = (omega.to(x.dtype) @ x.flatten(1)).view_as(x)
+            x = _mixed(x, omega.to(x.dtype))
         v = torch.zeros_like(x[0]) + (_STARTS[self.initial] * one).detach()
         sent = []
         for drive in x:
             m = kept * v + drive
-            count = straight_through.thresholds_passed(m / one, self.levels)
-            sent.append(count * one)
+            sent.append(straight_through.thresholds_passed(m, one, self.levels))
             v = (m - sent[-1]).detach()
-        return torch.stack(sent)
+        return torch.cat(sent).unflatten(0, (self.steps, -1))  # keeps channels last, stack does not
 
     def extra_repr(self) -> str:
         return (
             f"levels={self.levels}, {super().extra_repr()}, mixing={self.mixing}, "
             f"keep={float(self.kept().detach()):g}, initial={self.initial}"
         )
+
+
+def _mixed(x: Tensor, omega: Tensor) -> Tensor:
+    """omega, (T, T), times x, (T, N, C, ...), whose layout in memory stays."""
+    if x.ndim == 5 and x[0].is_contiguous(memory_format=torch.channels_last):
+        last = x.movedim(2, -1)
+        return (omega @ last.flatten(1)).view_as(last).movedim(-1, 2)
+    return (omega @ x.flatten(1)).view_as(x)
 
 
 def checked_count(where: str, name: str, value: object) -> int:
