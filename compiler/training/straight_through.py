@@ -26,7 +26,7 @@ def qcfs(x: Tensor, threshold: Tensor, levels: int) -> Tensor:
 def thresholds_passed(m: Tensor, step: Tensor, levels: int) -> Tensor:
     """step * clip(floor(m / step), 0, levels); gradient 1 for 1/2 <= m / step <= levels + 1/2.
 
-    step: of a shape that m can be divided by; its gradient is as if m / step were not rounded there.
+    step: of a shape that m can be divided by; its gradient passes the floor, too.
     Source: Hao et al., NeurIPS 2024 (LM-HT), the surrogate below equation 6.
     """
     return cast("Tensor", _Passed.apply(m, step, levels))  # type: ignore[no-untyped-call]

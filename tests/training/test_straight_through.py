@@ -1,4 +1,4 @@
-"""The staircase whose gradients are written out: the same numbers as autograd finds, only sooner."""
+"""Staircases whose gradients are written out: the same numbers as autograd finds, only sooner."""
 
 from __future__ import annotations
 
