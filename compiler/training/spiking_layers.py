@@ -271,7 +271,7 @@ class MultiThreshold(SpikingLayer):
             m = kept * v + drive
             sent.append(straight_through.thresholds_passed(m, one, self.levels))
             v = (m - sent[-1]).detach()
-        return torch.cat(sent).unflatten(0, (self.steps, -1))  # keeps channels last, stack does not
+        return torch.cat(sent).reshape(x.shape)  # keeps channels last, stack does not
 
     def extra_repr(self) -> str:
         return (

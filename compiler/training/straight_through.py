@@ -101,7 +101,8 @@ def _gradients(
     """
     if gradient.dtype != value.dtype or gradient.stride() != value.stride():
         gradient = torch.empty_like(value).copy_(gradient)
-    by_x: Tensor = torch.ops.aten.hardtanh_backward(gradient, measured, *inside)
+    aten: Any = torch.ops.aten  # type: ignore[attr-defined, unused-ignore]
+    by_x: Tensor = aten.hardtanh_backward(gradient, measured, *inside)
     by_step = (gradient * value).addcmul_(by_x, x, value=-1).sum_to_size(step.shape)
     return by_x, by_step / step
 
