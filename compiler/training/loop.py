@@ -22,7 +22,7 @@ from lapilli.compiler.training import checkpoint
 from lapilli.compiler.training.augmentation import Augment, draw_seed
 from lapilli.compiler.training.norm_statistics import following, measured_anew
 from lapilli.compiler.training.objectives import accuracy
-from lapilli.compiler.training.plan import Plan, Stage
+from lapilli.compiler.training.plan import Plan, Stage, channels_last
 from lapilli.compiler.training.recipe import Training
 from lapilli.compiler.training.schedule import learning_rate, optimiser_of
 
@@ -146,8 +146,7 @@ class _Runner:
         if resumed is not None and moments is not None:  # what begin changed has been trained since
             self._load(resumed)
         optimiser = optimiser_of(self.training, stage)
-        if any(p.ndim == 4 for p in stage.objective.parameters()):  # is faster
-            stage.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last(stage.objective)
         objective, wrapped = self.fabric.setup(stage.objective, optimiser)
         if moments is not None:  # on the device by now
             optimiser.load_state_dict(moments)

@@ -18,7 +18,7 @@ from lapilli.compiler.training import distillation_losses as losses
 from lapilli.compiler.training.checkpoint import run_digest
 from lapilli.compiler.training.feature_taps import check_names, tapped
 from lapilli.compiler.training.objectives import Supervised
-from lapilli.compiler.training.plan import evaluated
+from lapilli.compiler.training.plan import channels_last, evaluated
 from lapilli.compiler.training.recipe import Recipe
 from lapilli.compiler.training.substitution import substituted
 
@@ -40,6 +40,7 @@ class Teacher:
             self.network = _with_places(self.network, images, self.activations)
             check_names(self.network, features, "teacher")
             self.margins = tuple(losses.negative_means(f) for f in self(images)[1])
+        channels_last(self.network)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Outputs for x (N, ...), and features (N, C, ...), on the device of x."""
