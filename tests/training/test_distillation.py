@@ -26,7 +26,7 @@ from lapilli.compiler.training.distillation import (
 from lapilli.compiler.training.feature_taps import tapped
 from lapilli.compiler.training.kinds import KINDS
 from lapilli.compiler.training.objectives import Supervised
-from lapilli.compiler.training.plan import Plan
+from lapilli.compiler.training.plan import Plan, channels_last
 from lapilli.compiler.training.recipe import Recipe, Training
 
 RECIPE = Recipe("distilled", "", training=Training(epochs=2))
@@ -223,6 +223,7 @@ def test_features_are_means_over_the_steps_and_the_teachers_before_its_relu() ->
         assert torch.equal(feature, each.unflatten(0, (3, len(x))).mean(0))
         assert feature.max() > 0
     teacher = Net(width=6, seed=1).eval()
+    channels_last(teacher)  # as Teacher has it; in another layout sums come in another order
     normal = teacher.norm(teacher.first(x))
     first = functional.relu(normal)
     wanted, (output, summed) = objective.teacher(x)
