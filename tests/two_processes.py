@@ -42,7 +42,7 @@ def judge(rank: int, store: str, folder: str) -> None:
         wrapped(torch.ones(count, 1), torch.full((count,), rank)).backward()
     judged.decide()
     torch.save([judged.scores.sums, tuned.kind.detach()], f"{folder}/{rank}")
-    distributed.destroy_process_group()
+    leave()
 
 
 def resume(rank: int, port: int, folder: str) -> None:
@@ -56,6 +56,13 @@ def resume(rank: int, port: int, folder: str) -> None:
     fabric.launch()
     found = [once(fabric, Path(folder) / f"checkpoint of {rank}") for _ in range(2)]
     torch.save(found, f"{folder}/{rank}")
+    leave()
+
+
+def leave() -> None:
+    """The group's threads need the interpreter's lock to free gradients; the group's end holds that
+    lock and waits for them. So they get the time for it before."""
+    distributed.barrier()
     distributed.destroy_process_group()
 
 

@@ -58,7 +58,8 @@ class _Qcfs(torch.autograd.Function):
         value = evaluate_qcfs(_exact(x), threshold, levels, torch.floor)
         ctx.save_for_backward(x, threshold, value)
         ctx.levels = levels
-        return value.to(torch.result_type(x, threshold))
+        wide = torch.promote_types(x.dtype, threshold.dtype) if threshold.ndim else x.dtype
+        return value if value.dtype == wide else value.to(wide)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:

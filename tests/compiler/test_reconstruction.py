@@ -218,8 +218,8 @@ def spread(outputs: torch.Tensor) -> torch.Tensor:
 
 FLATTENED = "decoder"
 """Its convolution ends in a flattened population: how its weights are rounded is not foreseen."""
-EXACT = "u-shaped"
-"""Its outputs are so near to the float network's that there is nothing to gain."""
+NEAR = 0.02
+"""From here on there may be nothing to gain: it depends on the order of the machine's sums."""
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -230,8 +230,9 @@ def test_the_netlist_comes_nearer_to_the_float_network(name: str) -> None:
     found.spiking.verify()
     assert found.steps == SHORT.steps
     assert distance_of(spiking, graph, images) == pytest.approx(found.before, rel=0.02)
-    if name == EXACT:
-        assert found.before < 0.02
+    if found.before < NEAR and found.rate == 0:
+        assert found.after >= found.before
+        assert found.spiking is spiking
         return
     assert found.after < found.before
     if name != FLATTENED:
@@ -301,12 +302,13 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Any) -> None:
         spiking, graph, images, options, load("loihi2"), progress=lambda *n: calls.append(n)
     )
     assert calls[0] == (176, 200)  # saved after 175
+    done = len(calls)
     assert numbers(resumed).tobytes() == numbers(whole).tobytes()
     # A finished run is read, not run again.
     again = reconstruct(
         spiking, graph, images, options, load("loihi2"), progress=lambda *n: calls.append(n)
     )
-    assert len(calls) == 25
+    assert len(calls) == done
     assert numbers(again).tobytes() == numbers(whole).tobytes()
 
 
