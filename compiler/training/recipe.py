@@ -126,21 +126,18 @@ class Lessons:
     """A teacher, whose answers a network learns besides the labels; it does not change.
 
     network: package.module:callable; weights: its checkpoint, "" where the callable loads its own;
-    several checkpoints are teachers whose scores are averaged. flip: and averaged over an image and
-    its mirror image, at twice the cost. alpha: share of the loss that is about the answers, at
-    `temperature` (Hinton et al. 2015).
+    several checkpoints are teachers whose scores are averaged. alpha: share of the loss that is
+    about the answers, at `temperature` (Hinton et al. 2015).
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     network: str
     weights: str | tuple[str, ...] = ""
-    flip: bool = False
     alpha: float = 0.9
     temperature: float = 4.0
 
     def __post_init__(self) -> None:
-        check_flag("teacher.flip", self.flip)
         check_range("teacher.alpha", self.alpha, 0, 1)
         check_range("teacher.temperature", self.temperature, 1e-3, 1e6)
         if not self.files:

@@ -92,23 +92,6 @@ class Ensemble(nn.Module):
         return torch.stack([network(x) for network in self.networks]).mean(0)
 
 
-@final
-class Mirrored(nn.Module):
-    """A network's mean scores of an image and its mirror image: x (N, C, H, W) -> (N, K, ...).
-
-    Scores of pixels, (N, K, H, W), are mirrored back before.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.network(x)
-        mirrored: Tensor = self.network(x.flip(-1))
-        return (scores + (mirrored if mirrored.ndim == 2 else mirrored.flip(-1))) / 2
-
-
 def objective_of(
     network: nn.Module, recipe: Recipe, images: Tensor, teachers: Sequence[nn.Module]
 ) -> Supervised | Taught:
@@ -121,24 +104,8 @@ def objective_of(
         return loss
     for teacher in teachers:
         check_outputs("teacher.network", network, teacher, images, recipe.loss)
-    teacher = teachers[0] if len(teachers) == 1 else Ensemble(teachers)
-    if recipe.teacher.flip:
-        check_pictures(images)
-        teacher = Mirrored(teacher)
-    frozen = Teacher(teacher, (), images)
+    frozen = Teacher(teachers[0] if len(teachers) == 1 else Ensemble(teachers), (), images)
     return Taught(loss, frozen, recipe.teacher.alpha, recipe.teacher.temperature)
-
-
-def check_pictures(images: Tensor) -> None:
-    """Raise InputError for what has no mirror image."""
-    if images.ndim != 4:
-        raise InputError(
-            "option teacher.flip",
-            "pictures have mirror images",
-            found=f"inputs of shape {tuple(images.shape[1:])}",
-            allowed="(C, H, W)",
-            remedy="Leave flip out.",
-        )
 
 
 def check_outputs(

@@ -21,7 +21,6 @@ from lapilli.compiler.training.kinds import KINDS
 from lapilli.compiler.training.plan import Plan
 from lapilli.compiler.training.recipe import Lessons, Recipe, Training
 from lapilli.compiler.training.recipe_file import recipe_of
-from lapilli.compiler.training.teacher import Mirrored
 from lapilli.zoo import networks
 
 TAUGHT = sorted(name for name, kind in KINDS.items() if kind.taught)
@@ -41,14 +40,9 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def planned(
-    kind: str,
-    teacher: nn.Module | None,
-    *more: nn.Module,
-    alpha: float = 0.5,
-    flip: bool = False,
-    **options: Any,
+    kind: str, teacher: nn.Module | None, *more: nn.Module, alpha: float = 0.5, **options: Any
 ) -> Plan:
-    lessons = None if teacher is None else Lessons("a:b", flip=flip, alpha=alpha, temperature=2.0)
+    lessons = None if teacher is None else Lessons("a:b", alpha=alpha, temperature=2.0)
     recipe = Recipe(
         kind,
         "",
@@ -104,35 +98,6 @@ def test_of_several_teachers_the_mean_score_counts(kind: str) -> None:
         torch.testing.assert_close(found, response_loss(plan.predict(x), wanted, 2.0))
     one, other = (planned(kind, *teachers[:count]).model.state_dict() for count in (1, 2))
     assert any(not torch.equal(one[key], other[key]) for key in one if "digest" in key)
-
-
-@pytest.mark.parametrize("kind", TAUGHT)
-def test_mirror_images_count_as_much_as_the_images(kind: str) -> None:
-    teachers = [network(seed=seed).eval() for seed in (1, 2)]
-    plan = planned(kind, *teachers, alpha=1.0, flip=True)
-    x, y = batch()
-    with torch.no_grad():
-        plan.model.eval()
-        found = plan.stages[-1].objective.eval()(x, y)
-        seen = (x, x[..., torch.arange(7, -1, -1)])
-        wanted = sum(teacher(images) for teacher in teachers for images in seen) / 4
-        torch.testing.assert_close(found, response_loss(plan.predict(x), wanted, 2.0))
-        alone = sum(teacher(x) for teacher in teachers) / 2
-        assert not torch.allclose(found, response_loss(plan.predict(x), alone, 2.0))
-
-
-def test_scores_of_pixels_are_mirrored_back() -> None:
-    x = torch.rand(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(Mirrored(nn.Identity())(x), x)
-
-
-def test_only_pictures_have_mirror_images() -> None:
-    flat = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 5))
-    lessons = Lessons("a:b", flip=True)
-    recipe = Recipe("float", "", teacher=lessons, options=KINDS["float"].options())
-    with pytest.raises(InputError, match="pictures have mirror images") as refused:
-        KINDS["float"].plan(flat, recipe, torch.rand(6, 8), copy.deepcopy(flat))
-    assert refused.value.where == "option teacher.flip"
 
 
 def test_every_teacher_is_checked() -> None:
