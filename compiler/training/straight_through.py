@@ -16,9 +16,9 @@ def floor(x: Tensor) -> Tensor:
 
 
 def qcfs(x: Tensor, threshold: Tensor, levels: int) -> Tensor:
-    """`evaluate_qcfs`, with what autograd finds there with `floor`, in less than half the time.
+    """`evaluate_qcfs`, with the gradients that autograd finds there with `floor`, sooner.
 
-    threshold: of a shape that x can be divided by; it is learned. Counted in float32 at least.
+    threshold: of a shape that x can be divided by. Counted in float32 at least.
     """
     return cast("Tensor", _Qcfs.apply(x, threshold, levels))  # type: ignore[no-untyped-call]
 
@@ -62,13 +62,13 @@ class _Qcfs(torch.autograd.Function):
         return value if value.dtype == wide else value.to(wide)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, threshold, value = ctx.saved_tensors
-        exact = _exact(x)
+        exact, learned = _exact(x), ctx.needs_input_grad[1]
         counts = (exact * ctx.levels).div_(threshold).add_(0.5).floor_()
         inside = (-0.5, ctx.levels + 0.5)
-        by_x, by_threshold = _gradients(gradient, exact, threshold, value, counts, inside)
-        return by_x.to(x.dtype), by_threshold, None
+        by_x, by_step = _gradients(gradient, exact, threshold, value, counts, inside, learned)
+        return by_x.to(x.dtype), by_step, None
 
 
 class _Passed(torch.autograd.Function):
@@ -80,11 +80,12 @@ class _Passed(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
         m, step, value = ctx.saved_tensors
         ends = torch.tensor([0.5, ctx.levels + 0.5], dtype=m.dtype)  # which belong to the range
         low, high = torch.nextafter(ends, torch.tensor([0, torch.inf], dtype=m.dtype)).tolist()
-        return *_gradients(gradient, m, step, value, m / step, (low, high)), None
+        learned = ctx.needs_input_grad[1]
+        return *_gradients(gradient, m, step, value, m / step, (low, high), learned), None
 
 
 def _gradients(
@@ -94,8 +95,10 @@ def _gradients(
     value: Tensor,
     measured: Tensor,
     inside: tuple[float, float],
-) -> tuple[Tensor, Tensor]:
-    """By x and by step, of value = step * c(x / step), of slope 1 strictly `inside` for `measured`.
+    learned: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """By x and, where it is learned, by step, of value = step * c(x / step), whose slope is 1 where
+    `measured` lies strictly `inside`.
 
     Elementwise operations on tensors of different layouts or types, and with bools, take ten times
     as long as others: here are none.
@@ -104,6 +107,8 @@ def _gradients(
         gradient = torch.empty_like(value).copy_(gradient)
     aten: Any = torch.ops.aten  # type: ignore[attr-defined, unused-ignore]
     by_x: Tensor = aten.hardtanh_backward(gradient, measured, *inside)
+    if not learned:
+        return by_x, None
     by_step = (gradient * value).addcmul_(by_x, x, value=-1).sum_to_size(step.shape)
     return by_x, by_step / step
 

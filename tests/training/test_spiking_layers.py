@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lapilli.compiler.errors import InputError
 from lapilli.compiler.training import straight_through
+from lapilli.compiler.training.spiking_layers import Mixing
 from lapilli.compiler.training.surrogates import SURROGATES
 from lapilli.layers import IF, QCFS, MultiThreshold, SignedIF, SpikingLayer, SpikingNetwork
 
@@ -265,6 +266,16 @@ def test_a_learned_threshold_gets_the_gradient_of_a_learned_step() -> None:
     m, _, inside = unfolded(layer, x.T)
     s = (m / 2).floor().clamp(0, 2)
     torch.testing.assert_close(found, ((s - inside * m / 2) / 2).sum())
+
+
+@pytest.mark.parametrize("mixing", ["none", "full"])
+def test_the_layout_in_memory_stays(mixing: Mixing) -> None:
+    layer = MultiThreshold(2, 2, 4.0, mixing)
+    x = drives(-30, 90, 6, samples=60).reshape(6, 3, 4, 5) / 16
+    y = layer(x.to(memory_format=torch.channels_last))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(y, layer(x))
+    assert y.unique().numel() == 3
 
 
 def test_the_leak_is_a_number_of_the_chip_and_does_not_leave_its_range() -> None:
