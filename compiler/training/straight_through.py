@@ -58,8 +58,8 @@ class _Qcfs(torch.autograd.Function):
         value = evaluate_qcfs(_exact(x), threshold, levels, torch.floor)
         ctx.save_for_backward(x, threshold, value)
         ctx.levels = levels
-        wide = torch.promote_types(x.dtype, threshold.dtype) if threshold.ndim else x.dtype
-        return value if value.dtype == wide else value.to(wide)
+        own = threshold.ndim == 0 or threshold.dtype == x.dtype  # as torch promotes types
+        return value.to(x.dtype) if own and value.dtype != x.dtype else value
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
@@ -115,8 +115,7 @@ def _gradients(
 
 def _exact(x: Tensor) -> Tensor:
     """In float32 at least."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    return x if x.dtype == wide else x.to(wide)
+    return x if x.dtype.itemsize >= 4 else x.float()
 
 
 class _Replaced(torch.autograd.Function):

@@ -86,3 +86,4 @@ def test_sixteen_bits_are_counted_in_single_precision(per_channel: bool) -> None
     assert x.grad.dtype == torch.bfloat16
     assert layer.threshold.grad is not None
     assert layer.threshold.grad.dtype == torch.float32
+    assert layer.bfloat16()(x).dtype == torch.bfloat16
