@@ -5,6 +5,7 @@ netx runs in a process of its own (tests/netx_stock_user.py), which knows nothin
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 import subprocess
 import sys
@@ -142,6 +143,8 @@ def test_the_random_networks_meet_both_ways_to_write_a_matrix() -> None:
 
 def test_a_matrix_is_left_to_netx_only_if_it_survives() -> None:
     """Against the functions of netx and Lava themselves, within the weights that are written."""
+    # Lava chooses how processes start when it is imported, and fails where a test before it has.
+    multiprocessing.set_start_method(None, force=True)
     from lava.lib.dl.netx.utils import optimize_weight_bits
     from lava.utils.weightutils import (
         SignMode,
