@@ -90,7 +90,7 @@ class SpikingLayer(nn.Module, ABC):
                 allowed=f"multiples of {self.steps} steps",
                 remedy="Run the network through SpikingNetwork, which repeats the images.",
             )
-        x = x if x.dtype.itemsize >= 4 else x.float()
+        x = straight_through.single_precision(x)
         with torch.autocast(x.device.type, enabled=False):  # which would multiply in 16 bits
             return self.run(x.reshape(self.steps, -1, *x.shape[1:]), wide).flatten(0, 1)
 

@@ -55,7 +55,7 @@ class _Floor(torch.autograd.Function):
 class _Qcfs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, threshold: Tensor, levels: int) -> Tensor:
-        value = evaluate_qcfs(_exact(x), threshold, levels, torch.floor)
+        value = evaluate_qcfs(single_precision(x), threshold, levels, torch.floor)
         ctx.save_for_backward(x, threshold, value)
         ctx.levels = levels
         own = threshold.ndim == 0 or threshold.dtype == x.dtype  # as torch promotes types
@@ -64,7 +64,7 @@ class _Qcfs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, threshold, value = ctx.saved_tensors
-        exact, learned = _exact(x), ctx.needs_input_grad[1]
+        exact, learned = single_precision(x), ctx.needs_input_grad[1]
         counts = (exact * ctx.levels).div_(threshold).add_(0.5).floor_()
         inside = (-0.5, ctx.levels + 0.5)
         by_x, by_step = _gradients(gradient, exact, threshold, value, counts, inside, learned)
@@ -100,8 +100,8 @@ def _gradients(
     """By x and, where it is learned, by step, of value = step * c(x / step), whose slope is 1 where
     `measured` lies strictly `inside`.
 
-    Elementwise operations on tensors of different layouts or types, and with bools, take ten times
-    as long as others: here are none.
+    Elementwise operations on tensors of different layouts or types, and with bools, are much slower
+    than others on a CPU: here are none.
     """
     if gradient.dtype != value.dtype or gradient.stride() != value.stride():
         gradient = torch.empty_like(value).copy_(gradient)
@@ -113,8 +113,8 @@ def _gradients(
     return by_x, by_step / step
 
 
-def _exact(x: Tensor) -> Tensor:
-    """In float32 at least."""
+def single_precision(x: Tensor) -> Tensor:
+    """x in float32, or wider as it is."""
     return x if x.dtype.itemsize >= 4 else x.float()
 
 
