@@ -68,7 +68,7 @@ def recipe_of(table: Mapping[str, Any], where: str) -> Recipe:
             remedy=f"Remove the table, or choose the kind {others[0]}.",
         )
     options = _validated(KINDS[kind].options, own, where, (kind,))
-    recipe: Recipe = _validated(Recipe, given, where, ())
+    recipe: Recipe = _validated(Recipe, given, where, (), tables=(kind,))
     if recipe.teacher is not None and not KINDS[kind].taught:
         raise InputError(
             f"{where}: teacher",
@@ -80,18 +80,29 @@ def recipe_of(table: Mapping[str, Any], where: str) -> Recipe:
     return replace(recipe, options=options)
 
 
-def _validated(kind: type[Any], given: Any, where: str, prefix: tuple[str, ...]) -> Any:
+def _validated(
+    kind: type[Any],
+    given: Any,
+    where: str,
+    prefix: tuple[str, ...],
+    tables: tuple[str, ...] = (),
+) -> Any:
+    """The dataclass that the given table says; tables: further ones that could be meant in it."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
         # As JSON: strict checks then take its arrays for tuples, its objects for dataclasses.
         return TypeAdapter(kind).validate_json(json.dumps(given, default=str))
     except ValidationError as error:
-        raise _refused(error, kind, where, prefix) from error
+        raise _refused(error, kind, where, prefix, tables) from error
 
 
 def _refused(
-    error: ValidationError, kind: type[Any], where: str, prefix: tuple[str, ...]
+    error: ValidationError,
+    kind: type[Any],
+    where: str,
+    prefix: tuple[str, ...],
+    tables: tuple[str, ...],
 ) -> InputError:
     first: ErrorDetails = error.errors()[0]
     place = ".".join([*prefix, *_key(kind, first["loc"])])
@@ -105,8 +116,9 @@ def _refused(
             allowed=first["msg"],
             remedy="Correct the value, or leave the key out: most have a default.",
         )
-    tables = [f.name for f in fields(Recipe)] + [f"{name}" for name in KINDS]
-    meant = difflib.get_close_matches(str(first["loc"][-1]), [*known, *tables], n=1)
+    if len(first["loc"]) == 1:
+        known += tables
+    meant = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
     return InputError(
         f"{where}: {place}",
         "a recipe has known keys",
@@ -159,8 +171,16 @@ def _replace(table: dict[str, Any], key: str, value: str) -> None:
         table = inner
     try:
         table[last] = tomllib.loads(f"value = {value}")["value"]
-    except (ValueError, RecursionError):  # text need not be quoted
-        table[last] = value
+    except (ValueError, RecursionError):
+        table[last] = _number_or_text(value)
+
+
+def _number_or_text(value: str) -> float | str:
+    """What TOML does not take: numbers like .5, and text, which need not be quoted."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def _unreadable(path: Path, found: str) -> InputError:

@@ -36,6 +36,7 @@ def test_values_are_replaced(tmp_path: Path) -> None:
     recipe = read_recipe(file, changes)
     assert recipe.training.epochs == 7 and recipe.data == "mnist:some/place"
     assert recipe.training.drops == (0.1, 0.2)
+    assert read_recipe(file, {"training.rate": ".25"}).training.rate == 0.25  # TOML wants 0.25
     with pytest.raises(InputError, match="a key lies in a table"):
         read_recipe(file, {"network.x": "1"})
     with pytest.raises(InputError, match=r"training\.epochs"):
@@ -50,6 +51,9 @@ def test_values_are_replaced(tmp_path: Path) -> None:
         ({"trainin": {}}, "trainin", "Did you mean training"),
         ({"training": {"epoch": 3}}, "training.epoch", "Did you mean epochs"),
         ({"training": {"xyzzy": 3}}, "training.xyzzy", "Remove the key"),
+        ({"floot": {}}, "floot", "Did you mean float"),
+        ({"fast-snm": {}}, "fast-snm", "Remove the key"),  # a table that another kind has
+        ({"training": {"floot": 3}}, "training.floot", "Remove the key"),
         ({"training": {"epochs": "3"}}, "training.epochs", "valid integer"),
         ({"training": {"epochs": 2.5}}, "training.epochs", "valid integer"),
         ({"training": {"optimiser": "sdg"}}, "training.optimiser", "sgd"),
