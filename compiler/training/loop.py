@@ -160,9 +160,12 @@ class _Runner:
         objective.train()
         whole = stage.epochs * self.batches
         before = sum(s.epochs for s in self.plan.stages[: place.stage]) * self.batches
+        all_stages = sum(s.epochs for s in self.plan.stages) * self.batches
+        over_run = self.training.schedule_over == "run"
         for x, y in self._loader(place.epoch, place.batch, self.batches):
             done = place.epoch * self.batches + place.batch
-            rate = stage.rate * learning_rate(self.training, done / whole)
+            share = (before + done) / all_stages if over_run else done / whole
+            rate = stage.rate * learning_rate(self.training, share)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             torch.manual_seed(

@@ -20,8 +20,8 @@ class Training:
     momentum: of sgd and muon.
 
     schedule: from `rate` down to zero along a cosine; or times `drop` at each of `drops`, which are
-    shares of the run; or constant. warmup: share of the run in which the rate rises from zero.
-    smoothing: of labels. clip_norm: of the gradient, 0 for none. held_out: so many images at the
+    shares of the run; or constant. warmup: share of the run in which the rate rises from zero. The
+    run is each stage, or with schedule_over = "run" all stages of the recipe together. smoothing: of labels. clip_norm: of the gradient, 0 for none. held_out: so many images at the
     end of the training set are not trained on but measured after every epoch. statistics: images
     on which those of BatchNorm are measured anew at the end of every stage; 0: they stay as the
     last steps left them. checkpoint_s: seconds between two checkpoints.
@@ -36,6 +36,7 @@ class Training:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: Literal["cosine", "step", "constant"] = "cosine"
+    schedule_over: Literal["stage", "run"] = "stage"
     warmup: float = 0.0
     drops: tuple[float, ...] = (0.5, 0.75)
     drop: float = 0.1
@@ -55,6 +56,7 @@ class Training:
         check_range("training.weight_decay", self.weight_decay, 0, 1)
         check_choice("training.optimiser", self.optimiser, ("sgd", "adam", "adamw", "muon"))
         check_choice("training.schedule", self.schedule, ("cosine", "step", "constant"))
+        check_choice("training.schedule_over", self.schedule_over, ("stage", "run"))
         check_range("training.warmup", self.warmup, 0, 0.9)
         for share in self.drops:
             check_range("training.drops", share, 0, 1)

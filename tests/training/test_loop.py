@@ -148,6 +148,29 @@ def test_a_run_that_is_killed_anywhere_ends_with_the_same_weights(
         assert all(torch.equal(whole[name], over[name]) for name in whole)
 
 
+@pytest.mark.parametrize(("over", "of"), [("stage", 8), ("run", 16)])
+def test_the_rate_follows_its_schedule_over_a_stage_or_the_run(
+    over: Any, of: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two stages of eight batches; killed in the second one, too."""
+    shares: list[float] = []
+
+    def noted(training: Training, done: float) -> float:
+        shares.append(done)
+        return learning_rate(training, done)
+
+    monkeypatch.setattr("lapilli.compiler.training.loop.learning_rate", noted)
+    training = Training(2, BATCH, schedule_over=over, checkpoint_s=0.0)
+    whole, _ = trained(training)
+    assert shares == [k % of / of for k in range(16)]
+    with pytest.raises(KilledError):
+        trained(training, tmp_path / "run", 11)
+    shares.clear()
+    resumed, _ = trained(training, tmp_path / "run")
+    assert shares == [k % of / of for k in range(16 - len(shares), 16)] and 4 < len(shares) < 8
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
 @pytest.mark.parametrize("images", [1, 40, 10**6])
 def test_statistics_are_measured_anew_with_the_last_weights(images: int) -> None:
     """On whole batches, and on no image twice; the weights are what they were without."""
