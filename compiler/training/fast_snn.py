@@ -19,7 +19,6 @@ from torch import Tensor, distributed, nn
 
 from lapilli.compiler.errors import InputError
 from lapilli.compiler.passes.options import check_count, check_flag, check_range, check_text
-from lapilli.compiler.training.lm_ht import quantised_network
 from lapilli.compiler.training.objectives import Supervised, of_a_class
 from lapilli.compiler.training.plan import Plan, Stage, evaluated
 from lapilli.compiler.training.pools_of_spikes import check_pools
@@ -30,6 +29,7 @@ from lapilli.compiler.training.quantised import (
     parametrised,
     set_weight_bits,
 )
+from lapilli.compiler.training.quantised_file import quantised_network
 from lapilli.compiler.training.recipe import MOST, Recipe
 from lapilli.compiler.training.spiking_layers import SignedIF
 from lapilli.compiler.training.spiking_network import SpikingNetwork

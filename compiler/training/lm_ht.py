@@ -7,13 +7,10 @@ then equals the quantised one exactly in every layer (theorem 4.4, and methods w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lapilli.compiler.errors import InputError
@@ -29,6 +26,7 @@ from lapilli.compiler.training.plan import Plan, Stage, evaluated
 from lapilli.compiler.training.pools_of_spikes import check_pools
 from lapilli.compiler.training.qcfs import QCFS
 from lapilli.compiler.training.quantised import PositiveThresholds, calibrated_tops
+from lapilli.compiler.training.quantised_file import quantised_network
 from lapilli.compiler.training.recipe import Recipe
 from lapilli.compiler.training.spiking_layers import MultiThreshold
 from lapilli.compiler.training.spiking_network import SpikingNetwork
@@ -143,29 +141,6 @@ def lm_ht_network(network: nn.Module, options: LmHt, images: Tensor) -> SpikingN
     return SpikingNetwork(made, options.steps)
 
 
-def quantised_network(network: nn.Module, path: Path, images: Tensor) -> nn.Module:
-    """The network with QCFS layers that a file has the weights and thresholds of.
-
-    Raises InputError where file and network do not fit.
-    """
-    state = _state(path)
-
-    def layer(place: str, channels: int, largest: Tensor) -> nn.Module:
-        key = f"{place}.threshold"
-        if key not in state:
-            raise _unfit(path, f"no {key}")
-        return QCFS(1, state[key])  # its levels are not what is taken from it
-
-    made = substituted(network, layer, images.cpu().numpy())
-    own = made.state_dict()
-    faults = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    faults += [k for k in state if k not in own or own[k].shape != state[k].shape]
-    if faults:
-        raise _unfit(path, f"missing, not expected or of another shape: {', '.join(faults[:5])}")
-    made.load_state_dict(state, strict=False)
-    return made
-
-
 def plan_lm_ht(network: nn.Module, recipe: Recipe, images: Tensor, *teachers: nn.Module) -> Plan:
     """One stage: the loss of the outputs' mean over the steps. teachers: of the recipe."""
     options: LmHt = recipe.options
@@ -204,20 +179,3 @@ def _check_quantised(network: nn.Module, images: Tensor) -> None:
             allowed="QCFS for all, in the network, or in the file `quantised`",
             remedy="Name the .safetensors of a recipe with QCFS layers, or use start = 'float'.",
         )
-
-
-def _state(path: Path) -> Mapping[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise _unfit(path, f"{type(error).__name__}: {error}") from error
-
-
-def _unfit(path: Path, found: str) -> InputError:
-    return InputError(
-        str(path),
-        "the quantised network's file fits the recipe's network",
-        found=found,
-        allowed="the .safetensors of a recipe with the same network and QCFS layers",
-        remedy="Name that file, or start from a float network.",
-    )

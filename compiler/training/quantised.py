@@ -11,6 +11,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
 import torch
@@ -19,9 +20,16 @@ from torch import Tensor, nn
 from lapilli.compiler.errors import InputError
 from lapilli.compiler.passes import METHODS
 from lapilli.compiler.passes.mixed_levels import MOST_LEVELS
-from lapilli.compiler.passes.options import check_choice, check_count, check_flag, check_range
+from lapilli.compiler.passes.options import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_range,
+    check_text,
+)
 from lapilli.compiler.training.plan import Plan, Stage, evaluated
 from lapilli.compiler.training.qcfs import QCFS
+from lapilli.compiler.training.quantised_file import quantised_network
 from lapilli.compiler.training.recipe import MOST, Recipe
 from lapilli.compiler.training.spiking_layers import SpikingLayer
 from lapilli.compiler.training.substitution import AT_ONCE, substituted
@@ -61,6 +69,7 @@ class Quantised:
     threshold: the start;
     "calibrated": of least squared rounding error on the calibration images; a network with QCFS
     layers brings its own. per_channel: a threshold for each channel; learn: are they trained?
+    trained: the .safetensors of a recipe with QCFS layers, from which training goes on.
     method: how the network is compiled; settings: that method's other options.
     """
 
@@ -77,12 +86,14 @@ class Quantised:
     threshold: float | Literal["calibrated"] = "calibrated"
     per_channel: bool = False
     learn: bool = True
+    trained: str = ""
     method: str = "parallel"
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_count("quantised.levels", self.levels, 1, MOST_LEVELS)
         check_choice("quantised.weights", self.weights, ("uniform", "apot"))
+        check_text("quantised.trained", self.trained)
         check_bits("quantised.weight_bits", self.weights, self.weight_bits)
         check_bits("quantised.first_last_bits", "uniform", self.first_last_bits)
         check_range("quantised.weight_clip", self.weight_clip, 0.1, 100)
@@ -176,6 +187,9 @@ class QuantisedNetwork:
 
     def __init__(self, network: nn.Module, options: Quantised, images: Tensor) -> None:
         self.options, self._few = options, images[:2]
+        if options.trained:
+            network = quantised_network(network, Path(options.trained), images)
+            _check_channels(network, options)
         self.network = substituted(network, partial(_layer, options), images.numpy())
         self.layers = {n: m for n, m in self.network.named_modules() if isinstance(m, QCFS)}
         own = any(isinstance(m, QCFS) for m in network.modules())
@@ -215,6 +229,19 @@ class QuantisedNetwork:
         self.set_precision(self.options.levels, self.options.weight_bits)
         leave_rounded(self.network)
         return self.network.eval()
+
+
+def _check_channels(network: nn.Module, options: Quantised) -> None:
+    """Raise InputError where thresholds per channel would become one."""
+    own = [m.threshold for m in network.modules() if isinstance(m, QCFS)]
+    if not options.per_channel and any(threshold.ndim for threshold in own):
+        raise InputError(
+            "option quantised.per_channel",
+            "training goes on with the thresholds of the file",
+            found=f"{options.trained} with a threshold per channel",
+            allowed="per_channel = true",
+            remedy="Add --set quantised.per_channel=true.",
+        )
 
 
 def parametrised(

@@ -21,10 +21,11 @@ class Training:
 
     schedule: from `rate` down to zero along a cosine; or times `drop` at each of `drops`, which are
     shares of the run; or constant. warmup: share of the run in which the rate rises from zero. The
-    run is each stage, or with schedule_over = "run" all stages of the recipe together. smoothing: of labels. clip_norm: of the gradient, 0 for none. held_out: so many images at the
-    end of the training set are not trained on but measured after every epoch. statistics: images
-    on which those of BatchNorm are measured anew at the end of every stage; 0: they stay as the
-    last steps left them. checkpoint_s: seconds between two checkpoints.
+    run is each stage, or with schedule_over = "run" all stages of the recipe together. smoothing:
+    of labels. clip_norm: of the gradient, 0 for none. held_out: so many images at the end of the
+    training set are not trained on but measured after every epoch. statistics: images on which
+    those of BatchNorm are measured anew at the end of every stage; 0: they stay as the last steps
+    left them. checkpoint_s: seconds between two checkpoints.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lapilli import data, models, training_run
-from lapilli.compiler.training.lm_ht import quantised_network
 from lapilli.compiler.training.qcfs import QCFS
+from lapilli.compiler.training.quantised_file import quantised_network
 from lapilli.compiler.training.teacher import Ensemble
 
 BATCH = 250

@@ -16,10 +16,11 @@ from torch.nn import functional
 import lapilli
 from lapilli.compiler.errors import InputError
 from lapilli.compiler.training.feature_taps import tapped
-from lapilli.compiler.training.lm_ht import LmHt, lm_ht_network, plan_lm_ht, quantised_network
+from lapilli.compiler.training.lm_ht import LmHt, lm_ht_network, plan_lm_ht
 from lapilli.compiler.training.plan import Plan
 from lapilli.compiler.training.qcfs import QCFS
 from lapilli.compiler.training.quantised import Quantised, QuantisedNetwork, plan_quantised
+from lapilli.compiler.training.quantised_file import quantised_network
 from lapilli.compiler.training.recipe import Recipe, Training
 from lapilli.compiler.training.spiking_layers import MultiThreshold
 from lapilli.compiler.training.spiking_network import SpikingNetwork

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -121,6 +123,37 @@ def test_thresholds_of_layers_that_are_there_already_are_kept() -> None:
     plan = plan_quantised(network, replace(RECIPE, options=Quantised(levels=5)), images())
     (layer,) = layers(plan)
     assert (layer.levels, float(layer.threshold.detach())) == (5, pytest.approx(0.7))
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("how", [{}, {"weight_bits": 3}])
+def test_training_goes_on_from_a_trained_network(
+    how: dict[str, Any], per_channel: bool, tmp_path: Path
+) -> None:
+    before = planned(levels=3, per_channel=per_channel, **how)
+    carried_out(before)
+    network, _ = before.finished()
+    file = tmp_path / "q.safetensors"
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, file)
+    for levels in (3, 5):  # its own, and more
+        plan = planned(levels=levels, per_channel=per_channel, trained=str(file))
+        for ours, theirs in zip(layers(plan), layers(before), strict=True):
+            assert ours.levels == levels and torch.equal(ours.threshold, theirs.threshold)
+    plan = planned(levels=3, per_channel=True, trained=str(file))
+    with torch.no_grad():
+        assert torch.equal(plan.predict(images()), network(images()))
+    carried_out(plan)
+    assert not torch.equal(plan.predict(images()), network(images()))
+    if per_channel:
+        with pytest.raises(InputError, match=r"quantised\.per_channel"):
+            planned(levels=3, trained=str(file))
+
+
+def test_a_file_that_is_no_trained_network_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="fits the recipe's network"):
+        planned(trained=str(tmp_path / "missing.safetensors"))
+    with pytest.raises(InputError, match=r"quantised\.trained"):
+        Quantised(trained=3)  # type: ignore[arg-type]
 
 
 def test_stages_have_fewer_and_fewer_bits_and_go_on_from_each_other() -> None:
