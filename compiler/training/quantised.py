@@ -8,7 +8,7 @@ Hu et al., TPAMI 2023 (fewer bits stage by stage).
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -69,7 +69,8 @@ class Quantised:
     threshold: the start;
     "calibrated": of least squared rounding error on the calibration images; a network with QCFS
     layers brings its own. per_channel: a threshold for each channel; learn: are they trained?
-    trained: the .safetensors of a recipe with QCFS layers, from which training goes on.
+    trained: the .safetensors of a recipe with QCFS layers, from which training goes on; its
+    thresholds are kept as they are, per channel or not.
     method: how the network is compiled; settings: that method's other options.
     """
 
@@ -189,10 +190,9 @@ class QuantisedNetwork:
         self.options, self._few = options, images[:2]
         if options.trained:
             network = quantised_network(network, Path(options.trained), images)
-            _check_channels(network, options)
-        self.network = substituted(network, partial(_layer, options), images.numpy())
+        own = {place for place, m in network.named_modules() if isinstance(m, QCFS)}
+        self.network = substituted(network, partial(_layer, options, own), images.numpy())
         self.layers = {n: m for n, m in self.network.named_modules() if isinstance(m, QCFS)}
-        own = any(isinstance(m, QCFS) for m in network.modules())
         if options.threshold == "calibrated" and not own:
             calibrate_thresholds(self.network, list(self.layers.values()), options, images)
         self.quantisers = parametrised(self.network, options, images)
@@ -229,19 +229,6 @@ class QuantisedNetwork:
         self.set_precision(self.options.levels, self.options.weight_bits)
         leave_rounded(self.network)
         return self.network.eval()
-
-
-def _check_channels(network: nn.Module, options: Quantised) -> None:
-    """Raise InputError where thresholds per channel would become one."""
-    own = [m.threshold for m in network.modules() if isinstance(m, QCFS)]
-    if not options.per_channel and any(threshold.ndim for threshold in own):
-        raise InputError(
-            "option quantised.per_channel",
-            "training goes on with the thresholds of the file",
-            found=f"{options.trained} with a threshold per channel",
-            allowed="per_channel = true",
-            remedy="Add --set quantised.per_channel=true.",
-        )
 
 
 def parametrised(
@@ -340,10 +327,15 @@ def least_error(values: Tensor, levels: int) -> Tensor:
     return torch.where(largest > 0, best, 0.0)
 
 
-def _layer(options: Quantised, place: str, channels: int, largest: Tensor) -> QCFS:
-    """At first as high as the largest activity, or as the option says."""
+def _layer(
+    options: Quantised, own: Collection[str], place: str, channels: int, largest: Tensor
+) -> QCFS:
+    """At first as high as the largest activity, or as the option says; own: places of layers that
+    keep their threshold, or thresholds."""
     if options.threshold != "calibrated":
         start: Tensor = torch.tensor(float(options.threshold))
+    elif place in own or place.rpartition(".")[0] in own:  # called once, or several times
+        start = largest
     else:
         start = largest if options.per_channel or largest.ndim == 0 else largest.max()
         start = torch.where(start > 0, start, torch.ones(()))

@@ -135,18 +135,13 @@ def test_training_goes_on_from_a_trained_network(
     network, _ = before.finished()
     file = tmp_path / "q.safetensors"
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, file)
-    for levels in (3, 5):  # its own, and more
-        plan = planned(levels=levels, per_channel=per_channel, trained=str(file))
+    for levels in (5, 3):  # more, and its own
+        plan = planned(levels=levels, per_channel=not per_channel, trained=str(file))
         for ours, theirs in zip(layers(plan), layers(before), strict=True):
-            assert ours.levels == levels and torch.equal(ours.threshold, theirs.threshold)
-    plan = planned(levels=3, per_channel=True, trained=str(file))
-    with torch.no_grad():
-        assert torch.equal(plan.predict(images()), network(images()))
+            assert ours.levels == levels and bool((ours.threshold == theirs.threshold).all())
+    assert torch.equal(plan.predict(images()), network(images()))
     carried_out(plan)
     assert not torch.equal(plan.predict(images()), network(images()))
-    if per_channel:
-        with pytest.raises(InputError, match=r"quantised\.per_channel"):
-            planned(levels=3, trained=str(file))
 
 
 def test_a_file_that_is_no_trained_network_is_refused(tmp_path: Path) -> None:
