@@ -97,7 +97,11 @@ THIRD_PARTY: dict[str, tuple[str, list[str]]] = {
     "rich": ("rich", [FRONT_DOOR]),
     "safetensors": (
         "safetensors",
-        ["lapilli.compiler.training.checkpoint", "lapilli.compiler.training.lm_ht", FRONT_DOOR],
+        [
+            "lapilli.compiler.training.checkpoint",
+            "lapilli.compiler.training.quantised_file",
+            FRONT_DOOR,
+        ],
     ),
     "scipy": ("scipy", ["lapilli.compiler", "lapilli.runtime"]),
     "sklearn": ("scikit-learn", [FRONT_DOOR]),

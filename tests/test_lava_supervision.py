@@ -232,6 +232,26 @@ def test_runner_interrupted_or_killed(number: signal.Signals, tmp_path: Path) ->
     seen.assert_gone(within_s=15)
 
 
+@pytest.mark.lava
+def test_the_folder_goes_where_a_process_writes_into_it_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lapilli.runtime.lava import worker
+
+    folder, remove, ended = tmp_path / "job", shutil.rmtree, list[tuple[int, int]]()
+    folder.mkdir()
+
+    def beaten_once(path: Path, ignore_errors: bool) -> None:
+        monkeypatch.setattr(shutil, "rmtree", remove)  # of the next call
+        (path / "failure").touch()
+
+    monkeypatch.setattr(shutil, "rmtree", beaten_once)
+    monkeypatch.setattr(os, "killpg", lambda group, number: ended.append((group, number)))
+    worker._end_with(os.getpid(), folder)  # which is not this process's parent
+    assert not folder.exists()
+    assert ended == [(0, signal.SIGCONT), (0, signal.SIGTERM)]
+
+
 def test_missing_lava(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError) as caught:

@@ -46,6 +46,8 @@ CHANNEL_DEPTH = 2
 LONGEST_FOLDER = 104 - 1 - len("/pymp-########/listener-########")
 """Bytes of a path that holds sockets: 104 with the end are the least that systems take."""
 _POLL_S = 0.05
+REMOVAL_S = 5.0
+"""For the folder, as long as processes write into it."""
 
 
 Work = Callable[[Path, Record, int, "StopRule | None"], None]
@@ -131,7 +133,10 @@ def _end_with(runner: int, directory: Path) -> None:
     """End the whole group when the runner is gone, which cannot do it any more."""
     while os.getppid() == runner:
         time.sleep(1.0)
-    shutil.rmtree(directory, ignore_errors=True)
+    deadline = time.monotonic() + REMOVAL_S
+    while directory.exists() and time.monotonic() < deadline:
+        # A first try may fail: who misses a file says so in the folder, just before it is removed.
+        shutil.rmtree(directory, ignore_errors=True)
     # Not the resource tracker, which ignores this and then removes the shared memory.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(0, signal.SIGCONT)
