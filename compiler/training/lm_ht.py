@@ -30,7 +30,7 @@ from lapilli.compiler.training.quantised_file import quantised_network
 from lapilli.compiler.training.recipe import Recipe
 from lapilli.compiler.training.spiking_layers import MultiThreshold
 from lapilli.compiler.training.spiking_network import SpikingNetwork
-from lapilli.compiler.training.substitution import substituted
+from lapilli.compiler.training.substitution import called_at, substituted
 from lapilli.compiler.training.teacher import objective_of
 
 DIRECT = 2.0
@@ -161,12 +161,11 @@ def plan_lm_ht(network: nn.Module, recipe: Recipe, images: Tensor, *teachers: nn
 
 def _check_quantised(network: nn.Module, images: Tensor) -> None:
     """Raise InputError unless every activation is a QCFS: others have no threshold to take."""
-    own = dict(network.named_modules())
+    own = {place for place, m in network.named_modules() if isinstance(m, QCFS)}
     others: list[str] = []
 
     def note(place: str, channels: int, largest: Tensor) -> nn.Module:
-        shared = place.rpartition(".")[0]  # where a module is called several times
-        if not isinstance(own.get(place), QCFS) and not isinstance(own.get(shared), QCFS):
+        if not called_at(own, place):
             others.append(place)
         return nn.ReLU()
 

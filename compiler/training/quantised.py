@@ -32,7 +32,7 @@ from lapilli.compiler.training.qcfs import QCFS
 from lapilli.compiler.training.quantised_file import quantised_network
 from lapilli.compiler.training.recipe import MOST, Recipe
 from lapilli.compiler.training.spiking_layers import SpikingLayer
-from lapilli.compiler.training.substitution import AT_ONCE, substituted
+from lapilli.compiler.training.substitution import AT_ONCE, called_at, substituted
 from lapilli.compiler.training.teacher import objective_of
 from lapilli.compiler.training.weight_quantisers import (
     FLOAT,
@@ -334,7 +334,7 @@ def _layer(
     keep their threshold, or thresholds."""
     if options.threshold != "calibrated":
         start: Tensor = torch.tensor(float(options.threshold))
-    elif place in own or place.rpartition(".")[0] in own:  # called once, or several times
+    elif called_at(own, place):
         start = largest
     else:
         start = largest if options.per_channel or largest.ndim == 0 else largest.max()

@@ -8,7 +8,7 @@ calls such as F.relu(x) or x.relu() are turned to their layer while the network 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -301,3 +301,9 @@ def _measure(network: nn.Module, images: FloatArray) -> None:
 
 def _refuse(where: str, rule: str, found: str, allowed: str, remedy: str) -> CaptureError:
     return CaptureError(where, rule, found=found, allowed=allowed, remedy=remedy)
+
+
+def called_at(modules: Collection[str], place: str) -> bool:
+    """Whether the call at a place is of one of the modules; one that is called several times has a
+    place for each call, below its own."""
+    return place in modules or place.rpartition(".")[0] in modules

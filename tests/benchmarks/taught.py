@@ -62,7 +62,7 @@ def rows_of(given: argparse.Namespace, split: Any) -> Iterator[Row]:
     assert found.labels is not None
     images = torch.from_numpy(data.normalise(found.images, recipe.mean, recipe.std))
     labels = torch.from_numpy(found.labels)
-    teachers = [models.load(recipe.network, file).eval() for file in given.teachers]
+    teachers = [models.load(recipe.network, file) for file in given.teachers]
     lessons = scores(Ensemble(teachers), images)
     for file, network in zip(given.teachers, teachers, strict=True):
         yield row(file.stem, scores(network, images), lessons, labels)
