@@ -18,6 +18,7 @@ import lapilli
 from lapilli import data, models, zoo
 from lapilli.compiler.errors import BackendError, InputError
 from lapilli.compiler.passes.options import check_choice
+from lapilli.compiler.training import process_group
 from lapilli.compiler.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def train(
     limit: use so many training images only; device: "auto", "cpu", "cuda". Raises InputError,
     BackendError, and what `lapilli.compile` raises.
     """
+    joined = process_group.joined()
     fabric = _fabric(recipe, device, tensorboard)
     try:
         from lapilli.compiler.training.augmentation import augmenter
@@ -126,6 +128,8 @@ def train(
         report=report if fabric.global_rank == 0 else None,
     )
     seconds = time.perf_counter() - start
+    if not joined:  # the group is this run's, not the caller's
+        process_group.leave()
     if fabric.global_rank != 0:
         return None
     plan.model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]

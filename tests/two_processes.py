@@ -13,6 +13,7 @@ from lapilli.compiler.training.fast_snn import _Judge, _Scores
 from lapilli.compiler.training.loop import Examples, fit
 from lapilli.compiler.training.objectives import Supervised
 from lapilli.compiler.training.plan import Plan, Stage, evaluated
+from lapilli.compiler.training.process_group import leave
 from lapilli.compiler.training.recipe import Training
 
 if TYPE_CHECKING:
@@ -57,13 +58,6 @@ def resume(rank: int, port: int, folder: str) -> None:
     found = [once(fabric, Path(folder) / f"checkpoint of {rank}") for _ in range(2)]
     torch.save(found, f"{folder}/{rank}")
     leave()
-
-
-def leave() -> None:
-    """The group's threads need the interpreter's lock to free gradients; the group's end holds that
-    lock and waits for them. So they get the time for it before."""
-    distributed.barrier()
-    distributed.destroy_process_group()
 
 
 def once(fabric: Fabric, file: Path) -> tuple[int, int, dict[str, Tensor]]:

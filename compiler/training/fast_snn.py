@@ -22,6 +22,7 @@ from lapilli.compiler.passes.options import check_count, check_flag, check_range
 from lapilli.compiler.training.objectives import Supervised, of_a_class
 from lapilli.compiler.training.plan import Plan, Stage, evaluated
 from lapilli.compiler.training.pools_of_spikes import check_pools
+from lapilli.compiler.training.process_group import joined
 from lapilli.compiler.training.qcfs import QCFS
 from lapilli.compiler.training.quantised import (
     Quantised,
@@ -261,7 +262,7 @@ class _Judge(nn.Module):
 def _of_all(scores: Tensor) -> Tensor:
     """The sum over all processes; at once, because buffers are the first process's before a step
     (DistributedDataParallel), and in a checkpoint."""
-    if distributed.is_available() and distributed.is_initialized():
+    if joined():
         distributed.all_reduce(scores)
     return scores
 
