@@ -99,11 +99,13 @@ def train(
     try:
         from lapilli.compiler.training.augmentation import augmenter
         from lapilli.compiler.training.checkpoint import run_digest
+        from lapilli.compiler.training.kinds import KINDS
         from lapilli.compiler.training.loop import Examples, fit, outputs_of
         from lapilli.compiler.training.objectives import OBJECTIVES, check_labels
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
 
+    KINDS[recipe.kind].check_start(recipe)
     learnt, test = _datasets(recipe, limit, _stages(progress))
     assert learnt.labels is not None
     images, labels = torch.from_numpy(learnt.images), torch.from_numpy(learnt.labels)
@@ -214,6 +216,14 @@ def _datasets(
     told: Callable[[str], Callable[[int, int], None] | None],
 ) -> tuple[data.Dataset, data.Dataset]:
     """What is learned, with labels, and what is tested."""
+    if not recipe.data:
+        raise InputError(
+            "recipe: data",
+            "a network is trained on data",
+            found="none: this recipe leaves them to you",
+            allowed=", ".join(source.usage for source in data.SOURCES.values()),
+            remedy="Add --data and one of these.",
+        )
     learnt = data.load(recipe.data, split="train", limit=limit, progress=told("reading images"))
     if learnt.labels is None:
         raise InputError(

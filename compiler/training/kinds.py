@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, final
 
+from lapilli.compiler.errors import InputError
 from lapilli.compiler.training.distillation import Distilled, plan_distilled
 from lapilli.compiler.training.fast_snn import FastSnn, plan_fast_snn
 from lapilli.compiler.training.float_network import Float, plan_float
@@ -22,12 +24,27 @@ class Kind:
     """options: dataclass of the recipe's table of that name; plan(network, recipe, calibration
     images as the network takes them, *companions): the stages; companions: further networks that
     the options name, as (package.module:callable, weights or ""); taught: does the plan also take
-    the recipe's `teacher`, one or several, as its last companions?"""
+    the recipe's `teacher`, one or several, as its last companions? trained: the options that name a
+    file of a trained network to start from, instead of the recipe's `weights`."""
 
     options: type[Any]
     plan: Callable[..., Plan]
     companions: Callable[[Any], tuple[tuple[str, str], ...]] = lambda options: ()
     taught: bool = False
+    trained: tuple[str, ...] = ()
+
+    def check_start(self, recipe: Recipe) -> None:
+        """Raise InputError where `weights` would be replaced as soon as they were loaded."""
+        for option in self.trained:
+            file = attrgetter(option)(recipe.options)
+            if file and recipe.weights:
+                raise InputError(
+                    f"option {recipe.kind}.{option}",
+                    "a network's weights come from one file",
+                    found=f"{file}, and the recipe's weights {recipe.weights}",
+                    allowed="one of the two",
+                    remedy="Leave weights (--weights) out, or this option.",
+                )
 
     def named(self, recipe: Recipe) -> tuple[tuple[str, str], ...]:
         """All networks that the plan takes, the recipe's own first, as companions are given."""
@@ -40,11 +57,11 @@ class Kind:
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "float": Kind(Float, plan_float, taught=True),
-        "quantised": Kind(Quantised, plan_quantised, taught=True),
-        "fast-snn": Kind(FastSnn, plan_fast_snn),
+        "quantised": Kind(Quantised, plan_quantised, taught=True, trained=("trained",)),
+        "fast-snn": Kind(FastSnn, plan_fast_snn, trained=("trained", "quantised.trained")),
         "distilled": Kind(
             Distilled, plan_distilled, lambda own: ((own.teacher, own.teacher_weights),)
         ),
-        "lm-ht": Kind(LmHt, plan_lm_ht, taught=True),
+        "lm-ht": Kind(LmHt, plan_lm_ht, taught=True, trained=("quantised",)),
     }
 )

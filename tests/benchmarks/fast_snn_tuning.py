@@ -52,7 +52,7 @@ def rows_of(given: argparse.Namespace) -> list[Row]:
         file = Path(folder) / "quantised.safetensors"
         state = ann.network.state_dict()
         save_file({name: value.contiguous() for name, value in state.items()}, file)
-        own = replace(own, trained=str(file))
+        own, recipe = replace(own, trained=str(file)), replace(recipe, weights="")
         plain = trained(replace(recipe, options=replace(own, epochs=0)), given)
         tuned = trained(replace(recipe, options=own), given)
     rows = [row("quantised network, as trained", ann.network_score)]

@@ -19,6 +19,7 @@ import lapilli
 from lapilli import data, training_run, zoo
 from lapilli.compiler.errors import BackendError, InputError, UnsupportedOperatorError
 from lapilli.compiler.training import process_group
+from lapilli.compiler.training.kinds import KINDS
 from lapilli.zoo import networks
 
 QUICK = {"training.epochs": "1", "artifact.verify": "1", "artifact.test": "60"}
@@ -100,6 +101,27 @@ def test_what_starts_from_weights_begins_where_they_are(tmp_path: Path) -> None:
         assert torch.equal(value, dict(trained.network.named_parameters())[name])
 
 
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("cifar_resnet20_quantised", "quantised.trained"),
+        ("cifar_resnet20_2bit", "fast-snn.trained"),
+        ("cifar_resnet20_2bit", "fast-snn.quantised.trained"),
+        ("cifar_resnet20_lm_ht", "lm-ht.quantised"),
+    ],
+)
+def test_a_network_that_brings_its_weights_takes_no_others(name: str, option: str) -> None:
+    changes = {option: "trained.safetensors", "data": "digits"}
+    if option == "lm-ht.quantised":
+        changes["lm-ht.start"] = "qcfs"
+    recipe = training_run.find_recipe(name, changes)
+    KINDS[recipe.kind].check_start(recipe)
+    recipe = training_run.find_recipe(name, {**changes, "weights": "float.safetensors"})
+    with pytest.raises(InputError, match=f"option .*{option}: a network's weights") as refused:
+        training_run.train(recipe, device="cpu")
+    assert "float.safetensors" in str(refused.value)
+
+
 def test_the_zoo_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     out = runner(capsys)("train", "--list").out
     assert [line.partition(":")[0] for line in out.splitlines()] == zoo.names()
@@ -115,6 +137,7 @@ def test_the_zoo_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (("digits", "--set", "network=nowhere:net"), "no module"),
         (("digits", "--device", "gpu"), "option device"),
         (("digits", "--checkpoint", "nowhere/file"), "no folder"),
+        (("shapes_unet",), "this recipe leaves them to you"),
     ],
 )
 def test_wrong_arguments(
