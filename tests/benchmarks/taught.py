@@ -60,7 +60,9 @@ def rows_of(given: argparse.Namespace, split: Any) -> Iterator[Row]:
     recipe = training_run.find_recipe(given.recipe, {})
     found = data.load(given.data, split=split, limit=given.images)
     assert found.labels is not None
-    images = torch.from_numpy(data.normalise(found.images, recipe.mean, recipe.std))
+    images = torch.from_numpy(found.images)
+    if recipe.mean or recipe.std:
+        images = torch.from_numpy(data.normalise(found.images, recipe.mean, recipe.std))
     labels = torch.from_numpy(found.labels)
     teachers = [models.load(recipe.network, file) for file in given.teachers]
     lessons = scores(Ensemble(teachers), images)
