@@ -131,7 +131,7 @@ def train(
     )
     seconds = time.perf_counter() - start
     if not joined:  # the group is this run's, not the caller's
-        process_group.leave()
+        process_group.leave_at_exit()
     if fabric.global_rank != 0:
         return None
     plan.model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
