@@ -485,32 +485,3 @@ def test_two_processes_train_as_one_does(recipe: str, tmp_path: Path) -> None:
     losses = [[epoch["loss"] for epoch in report["epochs"]] for report in (alone, shared)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert shared["ok"] and shared["score"] == pytest.approx(alone["score"], abs=0.01)
-
-
-TWICE = """
-from lapilli import training_run
-
-quick = {"training.epochs": "1", "artifact.verify": "1", "artifact.test": "20"}
-for _ in range(2):
-    made = training_run.train(training_run.find_recipe("digits", quick), limit=256, device="cpu")
-    if made is not None:
-        print(made.epochs[0].loss, made.verification.ok)
-"""
-
-
-def test_one_program_of_two_processes_trains_several_times(tmp_path: Path) -> None:
-    script = tmp_path / "twice.py"
-    script.write_text(TWICE, "utf-8")
-    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launch, str(script)],
-        check=False,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    first, second = (line.split() for line in done.stdout.splitlines() if line.endswith("True"))
-    assert first == second

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import torch
 from command_line import runner
-from torch import distributed, nn
+from torch import nn
 
 pytest.importorskip("lightning_fabric", reason="lightning-fabric, of the extra train, is missing")
 
 import lapilli
 from lapilli import data, training_run, zoo
 from lapilli.compiler.errors import BackendError, InputError, UnsupportedOperatorError
-from lapilli.compiler.training import process_group
 from lapilli.compiler.training.kinds import KINDS
 from lapilli.zoo import networks
 
@@ -73,17 +72,6 @@ def test_a_recipe_ends_in_a_model_file(capsys: pytest.CaptureFixture[str], tmp_p
     assert again.code == 2 and "Missing option" in again.err
     table = run("train", "digits", *sets, "-o", file, "--device", "cpu")
     assert table.code == 0 and "the spiking network, in integers" in table.out
-
-
-def test_a_group_that_the_caller_joined_is_the_callers_to_leave(tmp_path: Path) -> None:
-    distributed.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
-    try:
-        assert training_run.train(quick(), device="cpu", limit=256) is not None
-        assert process_group.joined()
-    finally:
-        process_group.leave()
-    assert not process_group.joined()
-    process_group.leave()  # of none: nothing to do
 
 
 def test_what_starts_from_weights_begins_where_they_are(tmp_path: Path) -> None:
