@@ -62,14 +62,6 @@ class FastSnn:
         check_count("fast-snn.epochs", self.epochs, 0, MOST)
         check_range("fast-snn.rate", self.rate, 0, 1e3)
         check_flag("fast-snn.keep_if_better", self.keep_if_better)
-        if self.trained and self.quantised.trained:
-            raise InputError(
-                "option fast-snn.quantised.trained",
-                "a quantised ANN comes from one file",
-                found=f"{self.quantised.trained}, and fast-snn.trained {self.trained}",
-                allowed="one of the two",
-                remedy="Leave this one out; the other's network is not trained before it is tuned.",
-            )
         if (self.quantised.method, self.quantised.settings) != (Quantised().method, {}):
             raise InputError(
                 "option fast-snn.quantised",

@@ -34,17 +34,21 @@ class Kind:
     trained: tuple[str, ...] = ()
 
     def check_start(self, recipe: Recipe) -> None:
-        """Raise InputError where `weights` would be replaced as soon as they were loaded."""
-        for option in self.trained:
-            file = attrgetter(option)(recipe.options)
-            if file and recipe.weights:
-                raise InputError(
-                    f"option {recipe.kind}.{option}",
-                    "a network's weights come from one file",
-                    found=f"{file}, and the recipe's weights {recipe.weights}",
-                    allowed="one of the two",
-                    remedy="Leave weights (--weights) out, or this option.",
-                )
+        """Raise InputError where several files are named: one would replace the others' weights."""
+        files = {
+            f"{recipe.kind}.{option}": attrgetter(option)(recipe.options) for option in self.trained
+        }
+        given = {
+            option: file for option, file in (("weights", recipe.weights), *files.items()) if file
+        }
+        if len(given) > 1:
+            raise InputError(
+                f"option {list(given)[-1]}",
+                "a network's weights come from one file",
+                found=", ".join(f"{option} {file}" for option, file in given.items()),
+                allowed="one of them",
+                remedy="Leave the others out.",
+            )
 
     def named(self, recipe: Recipe) -> tuple[tuple[str, str], ...]:
         """All networks that the plan takes, the recipe's own first, as companions are given."""

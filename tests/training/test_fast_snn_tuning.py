@@ -280,11 +280,6 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, Any]) -> None:
         FastSnn(**options)
 
 
-def test_two_files_of_one_quantised_network_are_refused() -> None:
-    with pytest.raises(InputError, match="one of the two"):
-        FastSnn(quantised=Quantised(trained="a.safetensors"), trained="b.safetensors")
-
-
 @pytest.mark.parametrize("how", [{"method": "sigma-delta"}, {"settings": {"clip": "percentile"}}])
 def test_a_method_that_would_be_ignored_is_refused(how: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="compiled as it was tuned"):

@@ -110,6 +110,13 @@ def test_a_network_that_brings_its_weights_takes_no_others(name: str, option: st
     assert "float.safetensors" in str(refused.value)
 
 
+def test_two_files_of_one_quantised_network_are_refused() -> None:
+    changes = {"fast-snn.trained": "a.safetensors", "fast-snn.quantised.trained": "b.safetensors"}
+    recipe = training_run.find_recipe("cifar_resnet20_2bit", changes)
+    with pytest.raises(InputError, match="a network's weights come from one file"):
+        KINDS[recipe.kind].check_start(recipe)
+
+
 def test_the_zoo_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     out = runner(capsys)("train", "--list").out
     assert [line.partition(":")[0] for line in out.splitlines()] == zoo.names()
